@@ -1,0 +1,110 @@
+//! What a plugin says of its sandbox types and tools once it is loaded.
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::Isolation;
+
+/// A sandbox type as its plugin describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SandboxTypeDescriptor {
+    /// The canonical name.
+    pub name: String,
+    /// One sentence for people.
+    #[serde(default)]
+    pub description: String,
+    /// How strongly its sandboxes are kept away from the machine.
+    pub isolation: Isolation,
+    /// What its sandboxes can do, by [`Capability`](crate::Capability) name.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// The JSON Schema of its configuration.
+    pub config_schema: Value,
+}
+
+/// A tool as its plugin describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolDescriptor {
+    /// The name, unique in a host.
+    pub name: String,
+    /// One sentence for people and models.
+    #[serde(default)]
+    pub description: String,
+    /// The sandbox types it can run in; empty means any.
+    #[serde(default)]
+    pub sandbox_types: Vec<String>,
+    /// The JSON Schema of its parameters.
+    pub parameters: Value,
+}
+
+impl ToolDescriptor {
+    /// Returns the tool in the form that OpenAI-style interfaces take.
+    pub fn openai_schema(&self) -> Value {
+        json!({
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": self.parameters,
+            },
+        })
+    }
+}
+
+/// Returns the JSON Schema of `T`, self-contained, which refuses unknown keys at its top.
+pub(crate) fn schema_of<T: JsonSchema>() -> Value {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value();
+    // A type without fields has no shape of its own in JSON: an empty object stands for it.
+    if schema.get("type").and_then(Value::as_str) == Some("null") {
+        schema = json!({ "type": "object" });
+    }
+    if schema.get("type").and_then(Value::as_str) == Some("object") {
+        if let Some(object) = schema.as_object_mut() {
+            object
+                .entry("additionalProperties")
+                .or_insert(Value::Bool(false));
+            object
+                .entry("properties")
+                .or_insert(Value::Object(Map::new()));
+        }
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is wanted")]
+    struct Config {
+        /// How many.
+        #[schemars(default)]
+        count: u32,
+        inner: Inner,
+    }
+
+    #[derive(JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is wanted")]
+    struct Inner {
+        name: String,
+    }
+
+    #[test]
+    fn a_schema_is_self_contained_and_refuses_unknown_keys() {
+        let schema = schema_of::<Config>();
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(
+            schema["properties"]["inner"]["properties"]["name"]["type"],
+            "string"
+        );
+        assert!(!schema.to_string().contains("$ref"));
+        assert_eq!(schema_of::<()>()["type"], "object");
+    }
+}
