@@ -1,0 +1,369 @@
+//! How a host is configured: a file, under the environment, under flags.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use etcetera::{BaseStrategy, base_strategy::Xdg};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
+
+use crate::schema::{Schema, SchemaError};
+
+/// How a host is configured; the keys of `boxyard.toml`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Directories that are searched for plugins, in order.
+    pub plugin_dirs: Option<Vec<PathBuf>>,
+    /// Whether to load plugins from files and directories that others can write to. For development.
+    pub trust_plugin_dirs: bool,
+    /// The sandbox type of `run` without `-t`.
+    pub default_type: Option<String>,
+    /// What is logged: `warn`, `boxyard=debug,info`, …
+    pub log: String,
+    /// Where leases and plugins' data live.
+    pub state_dir: Option<PathBuf>,
+    /// Where private copies of plugins live.
+    pub cache_dir: Option<PathBuf>,
+    /// How much of each output stream a buffered result holds, in bytes.
+    pub max_output_bytes: usize,
+    /// Threads of each plugin's runtime.
+    pub plugin_threads: usize,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What holds for single plugins, by plugin name.
+    pub plugins: BTreeMap<String, PluginConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            plugin_dirs: None,
+            trust_plugin_dirs: false,
+            default_type: None,
+            log: "warn".into(),
+            state_dir: None,
+            cache_dir: None,
+            max_output_bytes: 1024 * 1024,
+            plugin_threads: 2,
+            timeouts: Timeouts::default(),
+            plugins: BTreeMap::new(),
+        }
+    }
+}
+
+/// What holds for one plugin.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginConfig {
+    /// Whether it may be loaded at all.
+    pub enabled: bool,
+    /// Which versions may be loaded, as cargo writes requirements.
+    pub version: Option<String>,
+    /// The only contents that may be loaded, as SHA-256 in hexadecimal.
+    pub sha256: Vec<String>,
+    /// The plugin's own settings.
+    pub settings: serde_json::Map<String, Value>,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            version: None,
+            sha256: Vec::new(),
+            settings: serde_json::Map::new(),
+        }
+    }
+}
+
+macro_rules! timeouts {
+    ($($(#[$doc:meta])* $name:ident = $seconds:literal;)*) => {
+        /// How long things may take, as `90s` or `5m`.
+        #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Timeouts {
+            $($(#[$doc])* #[serde(deserialize_with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
+        }
+
+        impl Default for Timeouts {
+            fn default() -> Self {
+                Self { $($name: Duration::from_secs($seconds),)* }
+            }
+        }
+    };
+}
+
+timeouts! {
+    /// Loading and initialising a plugin.
+    load = 10;
+    /// A probe.
+    probe = 10;
+    /// Making a sandbox, images included.
+    create = 600;
+    /// Starting a sandbox.
+    start = 120;
+    /// Stopping a sandbox.
+    stop = 30;
+    /// Cleaning up a sandbox.
+    cleanup = 60;
+    /// What a cancelled call has to clean up in.
+    cancel_grace = 5;
+    /// How old what a dead host left behind must be before it is removed.
+    sweep_grace = 60;
+    /// Ending everything at shutdown.
+    shutdown = 20;
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// Reads `30`, `1.5` (seconds), `500ms`, `5m`, `1h 30m`.
+///
+/// # Errors
+///
+/// A text that says what is expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(|| {
+            format!("`{text}` is no duration: expected seconds, or for example 500ms, 30s, 5m")
+        })
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{} is no TOML: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// The file has wrong keys or values.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SchemaError,
+    },
+    /// A value has the right type and makes no sense.
+    #[error("{}: {message}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the key and the nearest one that exists.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
+        let value = |message: String| ConfigError::Value {
+            path: path.into(),
+            message,
+        };
+        let document = serde_json::to_value(table).map_err(|error| value(error.to_string()))?;
+        let settings = schemars::generate::SchemaSettings::draft2020_12()
+            .with(|settings| settings.inline_subschemas = true);
+        let schema = Schema::new(
+            settings
+                .into_generator()
+                .into_root_schema_for::<Self>()
+                .to_value(),
+        );
+        let document = schema
+            .check("the configuration", document)
+            .map_err(|source| ConfigError::Content {
+                path: path.into(),
+                source,
+            })?;
+        let config: Self =
+            serde_json::from_value(document).map_err(|error| value(error.to_string()))?;
+        config.validate().map_err(value)?;
+        Ok(config)
+    }
+
+    /// Checks what a schema cannot: requirements, hashes.
+    fn validate(&self) -> Result<(), String> {
+        for (name, plugin) in &self.plugins {
+            if let Some(requirement) = &plugin.version {
+                semver::VersionReq::parse(requirement).map_err(|error| {
+                    format!("`plugins.{name}.version`: `{requirement}` is no version requirement: {error}")
+                })?;
+            }
+            for hash in &plugin.sha256 {
+                if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    return Err(format!(
+                        "`plugins.{name}.sha256`: `{hash}` is no SHA-256: expected 64 hexadecimal digits"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the file that is read when none is named: the user's, else the system's.
+    pub fn default_path() -> Option<PathBuf> {
+        let user = base().map(|base| base.config_dir().join("boxyard/boxyard.toml"));
+        user.into_iter()
+            .chain([PathBuf::from("/etc/boxyard/boxyard.toml")])
+            .find(|path| path.exists())
+    }
+
+    /// Returns the directories that are searched for plugins, and whether someone named them.
+    pub fn plugin_dirs(&self) -> (Vec<PathBuf>, bool) {
+        if let Some(directories) = &self.plugin_dirs {
+            return (directories.clone(), true);
+        }
+        let mut directories: Vec<PathBuf> = build_dir().into_iter().collect();
+        directories.extend(user_plugin_dir());
+        directories.push("/usr/lib/boxyard/plugins".into());
+        (directories, false)
+    }
+
+    /// Returns where leases and plugins' data live.
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| {
+            base().and_then(|base| base.state_dir()).map_or_else(
+                || env::temp_dir().join(format!("boxyard-{}", rustix::process::getuid().as_raw())),
+                |directory| directory.join("boxyard"),
+            )
+        })
+    }
+
+    /// Returns where private copies of plugins live.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache_dir.clone().unwrap_or_else(|| {
+            base().map_or_else(
+                || self.state_dir().join("cache"),
+                |base| base.cache_dir().join("boxyard"),
+            )
+        })
+    }
+
+    /// Returns what holds for a plugin.
+    pub fn plugin(&self, name: &str) -> PluginConfig {
+        self.plugins.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// Returns where `plugins install` puts plugins; `None` without a home directory.
+pub fn user_plugin_dir() -> Option<PathBuf> {
+    base().map(|base| base.data_dir().join("boxyard/plugins"))
+}
+
+fn base() -> Option<Xdg> {
+    Xdg::new().ok()
+}
+
+/// Returns the build directory that this program runs from, whose plugins are the workspace's own.
+fn build_dir() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    let profile = program.parent()?;
+    // Cargo marks its target directory with the first file and every profile with the second.
+    let target = profile.parent()?;
+    (target.join("CACHEDIR.TAG").exists() && profile.join(".cargo-lock").exists())
+        .then(|| profile.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("boxyard.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = parse("").unwrap();
+        assert_eq!(config.max_output_bytes, 1024 * 1024);
+        assert_eq!(config.timeouts.cancel_grace, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = parse(
+            r#"
+            plugin_dirs = ["/a"]
+            default_type = "docker"
+            [timeouts]
+            create = "90s"
+            [plugins.x]
+            version = "^1.2"
+            settings = { engine = "podman" }
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.plugin_dirs(), (vec![PathBuf::from("/a")], true));
+        assert_eq!(config.timeouts.create, Duration::from_secs(90));
+        assert_eq!(config.plugin("x").settings["engine"], "podman");
+        assert!(config.plugin("y").enabled);
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_the_nearest_one() {
+        for (text, expected) in [
+            ("plugin_dir = ['/a']", "did you mean `plugin_dirs`?"),
+            ("plugin_dirs = '/a'", "`plugin_dirs`"),
+            (
+                "[timeouts]\ncreat = '1s'",
+                "`timeouts.creat`: unknown key; did you mean `create`?",
+            ),
+            ("[timeouts]\ncreate = 'soon'", "`soon` is no duration"),
+            ("[plugins.x]\nversion = 'new'", "`plugins.x.version`"),
+            ("[plugins.x]\nsha256 = ['12']", "64 hexadecimal digits"),
+            ("a = ", "is no TOML"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_seconds_or_have_a_unit() {
+        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("-1").is_err());
+    }
+}

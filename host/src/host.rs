@@ -1,0 +1,147 @@
+//! A host: plugins, the registry that they fill, and the manager of the sandboxes.
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    config::Config,
+    lease,
+    manager::Manager,
+    plugin::{DiscoverError, InProcess, Placement, PluginReport, PluginSet},
+    registry::Registry,
+};
+
+/// Why a host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}: {source}; name another with `state_dir`", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Loading plugins panicked.
+    #[error("loading plugins failed: {message}")]
+    Plugins {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A running host. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    config: Arc<Config>,
+    plugins: Arc<PluginSet>,
+    manager: Manager,
+}
+
+impl Host {
+    /// Searches the plugin directories, loads what is in order, and is ready for sandboxes.
+    ///
+    /// A plugin that is refused is no error: see [`Host::plugins`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_placed(config, InProcess).await
+    }
+
+    /// Does [`Host::start`] with plugins whose code runs elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_placed(
+        config: Config,
+        placement: impl Placement,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let state = |source| StartError::State {
+            path: config.state_dir(),
+            source,
+        };
+        let host_id = lease::host_id(&config.state_dir()).map_err(state)?;
+        let plugins = Arc::new(PluginSet::new(
+            Arc::clone(&config),
+            host_id.clone(),
+            Box::new(placement),
+        ));
+        let searched = {
+            let plugins = Arc::clone(&plugins);
+            spawn_blocking(move || plugins.rescan()).await
+        };
+        let scan = searched.map_err(|error| StartError::Plugins {
+            message: error.to_string(),
+        })?;
+        let manager = Manager::new(Arc::clone(&config), host_id, scan.registry).map_err(state)?;
+        Ok(Self {
+            config,
+            plugins,
+            manager,
+        })
+    }
+
+    /// Searches the plugin directories again.
+    ///
+    /// What is new is loaded and offered, what is gone is offered no more; sandboxes that are
+    /// there go on.
+    pub async fn rescan(&self) -> Vec<PluginReport> {
+        let plugins = Arc::clone(&self.plugins);
+        let scan = match spawn_blocking(move || plugins.rescan()).await {
+            Ok(scan) => scan,
+            Err(error) => {
+                tracing::error!("searching for plugins failed: {error}");
+                self.plugins.last_scan()
+            }
+        };
+        self.manager.set_registry(Arc::clone(&scan.registry));
+        scan.reports
+    }
+
+    /// Returns every file that looks like a plugin, and what became of it.
+    pub fn plugins(&self) -> Vec<PluginReport> {
+        self.plugins.last_scan().reports
+    }
+
+    /// Returns the plugin directories that could not be searched.
+    pub fn plugin_dir_problems(&self) -> Vec<Arc<DiscoverError>> {
+        self.plugins.last_scan().problems
+    }
+
+    /// Returns the sandbox types and tools that are offered now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.manager.registry()
+    }
+
+    /// Returns the manager of the sandboxes.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// Returns what the host was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Deletes every sandbox and ends the plugins, within the configured deadline.
+    pub async fn shutdown(&self) {
+        let deadline = self.config.timeouts.shutdown;
+        self.manager.shutdown(deadline).await;
+        let plugins = Arc::clone(&self.plugins);
+        // A panic in there was logged; there is nothing left to do about it.
+        let _ = spawn_blocking(move || plugins.shutdown(deadline)).await;
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! Leases: a locked file that says a host's process lives.
+//!
+//! What a sandbox leaves outside the process carries its lease's name. When the process dies,
+//! however it dies, the kernel frees the lock, and any other host may sweep what is left.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// The lease of this process; freed when it is dropped and when the process dies.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    id: String,
+    path: PathBuf,
+    file: Mutex<File>,
+    /// The sandbox types that were used under it, which the file lists for the sweeper.
+    types: Mutex<BTreeSet<String>>,
+}
+
+/// A lease whose process is dead; locked by us while we sweep for it.
+#[derive(Debug)]
+pub(crate) struct FreeLease {
+    pub(crate) id: String,
+    /// The sandbox types that were used under it.
+    pub(crate) types: BTreeSet<String>,
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lease {
+    /// Takes a new lease in a directory.
+    pub(crate) fn take(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let id = new_id();
+        let path = directory.join(&id);
+        // Locked before it has its name: a lease is never seen without its lock.
+        let unnamed = directory.join(format!(".{id}"));
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(&unnamed)?;
+        file.lock()?;
+        fs::rename(&unnamed, &path)?;
+        Ok(Self {
+            id,
+            path,
+            file: Mutex::new(file),
+            types: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Notes that sandboxes of a type are made under the lease; on disk when it returns.
+    pub(crate) fn note_type(&self, name: &str) -> io::Result<()> {
+        let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
+        if types.contains(name) {
+            return Ok(());
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::End(0))?;
+        writeln!(file, "{name}")?;
+        types.insert(name.into());
+        Ok(())
+    }
+
+    /// Gives the lease up when nothing was left behind.
+    pub(crate) fn release(&self) {
+        // A file that stays is found free and swept by the next host.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl FreeLease {
+    /// Forgets the lease: nothing of it is left.
+    pub(crate) fn forget(self) {
+        // As for `Lease::release`.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Finds the leases in a directory whose processes are dead.
+pub(crate) fn free(directory: &Path) -> Vec<FreeLease> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."))
+        .filter_map(|entry| lock_free(&entry.path()))
+        .collect()
+}
+
+fn lock_free(path: &Path) -> Option<FreeLease> {
+    let mut file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return None,
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let types = text.lines().map(str::to_owned).collect();
+    let id = path.file_name()?.to_str()?.to_owned();
+    Some(FreeLease {
+        id,
+        types,
+        path: path.into(),
+        _file: file,
+    })
+}
+
+/// Returns a host's name, which lives as long as its state directory.
+pub(crate) fn host_id(state_dir: &Path) -> io::Result<String> {
+    fs::create_dir_all(state_dir)?;
+    let path = state_dir.join("host-id");
+    match fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+    let id = new_id();
+    writeln!(file, "{id}")?;
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(id),
+        // Another process was first.
+        Err(_) => Ok(fs::read_to_string(&path)?.trim().to_owned()),
+    }
+}
+
+/// Returns a name that no other host, lease or sandbox has.
+pub(crate) fn new_id() -> String {
+    const ALPHABET: [char; 32] = [
+        'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r',
+        's', 't', 'u', 'v', 'w', 'x', 'y', 'z', '2', '3', '4', '5', '6', '7',
+    ];
+    nanoid::nanoid!(12, &ALPHABET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_free_once_its_holder_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Lease::take(directory.path()).unwrap();
+        let dead = Lease::take(directory.path()).unwrap();
+        dead.note_type("docker").unwrap();
+        dead.note_type("docker").unwrap();
+        let dead_id = dead.id().to_owned();
+        assert!(free(directory.path()).is_empty());
+        drop(dead);
+        let found = free(directory.path());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].id, dead_id);
+        assert_eq!(found[0].types, BTreeSet::from(["docker".to_owned()]));
+        for lease in found {
+            lease.forget();
+        }
+        held.release();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_host_keeps_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = host_id(directory.path()).unwrap();
+        assert_eq!(host_id(directory.path()).unwrap(), first);
+    }
+}

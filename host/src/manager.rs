@@ -1,0 +1,409 @@
+//! The manager: creates sandboxes, finds them, deletes them, and sweeps what dead hosts left.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
+use futures_util::future::join_all;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use crate::{
+    config::Config,
+    lease::{self, FreeLease, Lease},
+    registry::{Registry, SandboxType, UnknownType},
+    sandbox::{Record, Sandbox},
+    schema::SchemaError,
+};
+
+/// A sandbox to make.
+#[derive(Clone, Debug, Default)]
+pub struct CreateRequest {
+    /// Its sandbox type.
+    pub sandbox_type: String,
+    /// Its configuration; what is left out has its default.
+    pub config: Map<String, Value>,
+    /// A name for people.
+    pub name: String,
+    /// Labels to find it by.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl CreateRequest {
+    /// Makes a request for a sandbox of a type, with its default configuration.
+    pub fn new(sandbox_type: impl Into<String>) -> Self {
+        Self {
+            sandbox_type: sandbox_type.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the configuration.
+    #[must_use]
+    pub fn config(mut self, config: Map<String, Value>) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+/// Why no sandbox was made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// No plugin provides the type.
+    #[error(transparent)]
+    UnknownType(#[from] UnknownType),
+    /// The configuration does not fit the type.
+    #[error(transparent)]
+    Config(#[from] SchemaError),
+    /// The lease cannot be written.
+    #[error(
+        "cannot write the lease, so that nothing is left behind if this process dies: {source}"
+    )]
+    Lease {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The backend failed.
+    #[error("cannot {step} a `{sandbox_type}` sandbox: {source}")]
+    Backend {
+        /// `create` or `start`.
+        step: &'static str,
+        /// The type.
+        sandbox_type: String,
+        /// What it says.
+        source: Error,
+    },
+    /// The host is shutting down.
+    #[error("the host is shutting down")]
+    ShuttingDown,
+}
+
+/// Why a sandbox was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// There is no such sandbox.
+    #[error("there is no sandbox `{id}`")]
+    NotFound {
+        /// What was asked for.
+        id: String,
+    },
+    /// The backend failed; the sandbox stays, as an error, and can be deleted again.
+    #[error("cannot delete sandbox `{id}`: {source}")]
+    Backend {
+        /// The sandbox.
+        id: String,
+        /// What it says.
+        source: Error,
+    },
+}
+
+/// Owns the sandboxes of a host.
+#[derive(Clone)]
+pub struct Manager(Arc<Inner>);
+
+struct Inner {
+    config: Arc<Config>,
+    host_id: String,
+    lease: Lease,
+    registry: RwLock<Arc<Registry>>,
+    sandboxes: Mutex<Sandboxes>,
+}
+
+#[derive(Default)]
+struct Sandboxes {
+    by_id: BTreeMap<String, Arc<Sandbox>>,
+    /// Creations that are under way.
+    creating: usize,
+    closed: bool,
+}
+
+impl Manager {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        host_id: String,
+        registry: Arc<Registry>,
+    ) -> io::Result<Self> {
+        let lease = Lease::take(&leases(&config))?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            host_id,
+            lease,
+            registry: RwLock::new(registry),
+            sandboxes: Mutex::default(),
+        })))
+    }
+
+    /// Returns the sandbox types and tools that are offered now.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(
+            &self
+                .0
+                .registry
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Offers other types and tools from now on; sandboxes that are there go on.
+    pub(crate) fn set_registry(&self, registry: Arc<Registry>) {
+        *self
+            .0
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+
+    /// Makes a sandbox and starts it.
+    ///
+    /// Runs in a task of its own: when this future is dropped, the sandbox is made to its end
+    /// and deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`].
+    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, CreateError> {
+        let registry = self.registry();
+        let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
+        let config = sandbox_type.check_config(Value::Object(request.config))?;
+        let creation = Creation::begin(self)?;
+        let identity = SandboxIdentity {
+            id: lease::new_id(),
+            name: request.name,
+            labels: request.labels,
+            host: self.0.host_id.clone(),
+            lease: self.0.lease.id().into(),
+        };
+        self.0
+            .lease
+            .note_type(sandbox_type.name())
+            .map_err(|source| CreateError::Lease { source })?;
+        let record = Record::new(identity, sandbox_type.name(), config);
+        let (answer, answered) = oneshot::channel();
+        let manager = self.clone();
+        tokio::spawn(async move {
+            let _creation = creation;
+            let made = manager.make(record, sandbox_type, &registry).await;
+            // Nobody waits for it any more: it goes again.
+            if let Err(Ok(sandbox)) = answer.send(made)
+                && let Err(error) = manager.delete(sandbox.id()).await
+            {
+                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
+            }
+        });
+        // The task sends its answer unless the runtime itself ends.
+        answered.await.unwrap_or(Err(CreateError::ShuttingDown))
+    }
+
+    async fn make(
+        &self,
+        record: Arc<Record>,
+        sandbox_type: Arc<SandboxType>,
+        registry: &Registry,
+    ) -> Result<Arc<Sandbox>, CreateError> {
+        let failed = |step, source| CreateError::Backend {
+            step,
+            sandbox_type: sandbox_type.name().into(),
+            source,
+        };
+        let instance = sandbox_type
+            .create(record.config(), record.services())
+            .await;
+        let instance = instance.map_err(|error| {
+            record.fail(&error.to_string());
+            failed("create", error)
+        })?;
+        let max_output_bytes = self.0.config.max_output_bytes;
+        let sandbox = Sandbox::new(
+            record,
+            instance,
+            Arc::clone(&sandbox_type),
+            registry,
+            max_output_bytes,
+        );
+        let sandbox = Arc::new(sandbox);
+        if let Err(error) = sandbox.start().await {
+            if let Err(left) = sandbox.end().await {
+                tracing::warn!(
+                    sandbox = sandbox.id(),
+                    "half-made sandbox is left to the sweep: {left}"
+                );
+            }
+            return Err(failed("start", error));
+        }
+        self.sandboxes()
+            .by_id
+            .insert(sandbox.id().into(), Arc::clone(&sandbox));
+        Ok(sandbox)
+    }
+
+    /// Returns a sandbox by its id.
+    pub fn get(&self, id: &str) -> Option<Arc<Sandbox>> {
+        self.sandboxes().by_id.get(id).cloned()
+    }
+
+    /// Returns all sandboxes, by id.
+    pub fn list(&self) -> Vec<Arc<Sandbox>> {
+        self.sandboxes().by_id.values().cloned().collect()
+    }
+
+    /// Stops a sandbox and gives back everything that it holds.
+    ///
+    /// Runs in a task of its own, to its end, also when this future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`DeleteError`].
+    pub async fn delete(&self, id: &str) -> Result<(), DeleteError> {
+        let sandbox = self
+            .get(id)
+            .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
+        let manager = self.clone();
+        let task = tokio::spawn(async move {
+            sandbox.end().await?;
+            manager.sandboxes().by_id.remove(sandbox.id());
+            Ok(())
+        });
+        let ended = task
+            .await
+            .unwrap_or_else(|error| Err(Error::internal(error)));
+        ended.map_err(|source| DeleteError::Backend {
+            id: id.into(),
+            source,
+        })
+    }
+
+    /// Stops a sandbox: everything that runs in it ends, what it holds stays until it is deleted.
+    ///
+    /// # Errors
+    ///
+    /// [`DeleteError`].
+    pub async fn stop(&self, id: &str) -> Result<(), DeleteError> {
+        let sandbox = self
+            .get(id)
+            .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
+        let task = tokio::spawn(async move { sandbox.stop().await });
+        let stopped = task
+            .await
+            .unwrap_or_else(|error| Err(Error::internal(error)));
+        stopped.map_err(|source| DeleteError::Backend {
+            id: id.into(),
+            source,
+        })
+    }
+
+    /// Removes what hosts that died left behind, once it is older than the grace.
+    ///
+    /// Returns the sandboxes of which nothing is left.
+    pub async fn sweep(&self) -> Vec<String> {
+        let directory = leases(&self.0.config);
+        let found = tokio::task::spawn_blocking(move || lease::free(&directory)).await;
+        let swept = found
+            .unwrap_or_default()
+            .into_iter()
+            .map(|lease| self.sweep_lease(lease));
+        join_all(swept).await.into_iter().flatten().collect()
+    }
+
+    async fn sweep_lease(&self, lease: FreeLease) -> Vec<String> {
+        let request = SweepRequest {
+            host: self.0.host_id.clone(),
+            free_leases: vec![lease.id.clone()],
+            known: self.sandboxes().by_id.keys().cloned().collect(),
+            grace_ms: u64::try_from(self.0.config.timeouts.sweep_grace.as_millis())
+                .unwrap_or(u64::MAX),
+        };
+        let registry = self.registry();
+        let (mut removed, mut left) = (Vec::new(), false);
+        for name in &lease.types {
+            // A type that is not loaded now may be at the next start.
+            let Ok(sandbox_type) = registry.sandbox_type(name) else {
+                left = true;
+                continue;
+            };
+            match sandbox_type.sweep(&request).await {
+                Ok(swept) => {
+                    left |= !swept.kept.is_empty();
+                    removed.extend(swept.removed);
+                }
+                Err(error) if error.code() == ErrorCode::UNIMPLEMENTED => {}
+                Err(error) => {
+                    tracing::warn!(sandbox_type = name, "sweep failed: {error}");
+                    left = true;
+                }
+            }
+        }
+        if !left {
+            lease.forget();
+        }
+        if !removed.is_empty() {
+            tracing::info!(sandboxes = ?removed, "removed what a dead host left behind");
+        }
+        removed
+    }
+
+    /// Takes no more creations, and deletes every sandbox within a deadline.
+    pub(crate) async fn shutdown(&self, deadline: Duration) {
+        self.sandboxes().closed = true;
+        let all_deleted = tokio::time::timeout(deadline, self.delete_all()).await;
+        if all_deleted == Ok(true) {
+            self.0.lease.release();
+        } else {
+            tracing::warn!("not every sandbox could be deleted: the next host sweeps what is left");
+        }
+    }
+
+    /// Deletes until nothing is there or under way; returns whether all could be deleted.
+    async fn delete_all(&self) -> bool {
+        loop {
+            let deletions = self.list().into_iter().map(|sandbox| {
+                let manager = self.clone();
+                async move { manager.delete(sandbox.id()).await.is_ok() }
+            });
+            if !join_all(deletions).await.into_iter().all(|deleted| deleted) {
+                return false;
+            }
+            let creating = self.sandboxes().creating;
+            if creating == 0 {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn sandboxes(&self) -> MutexGuard<'_, Sandboxes> {
+        self.0
+            .sandboxes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn leases(config: &Config) -> PathBuf {
+    config.state_dir().join("leases")
+}
+
+/// A creation that is under way; shutdown waits for it.
+struct Creation(Manager);
+
+impl Creation {
+    fn begin(manager: &Manager) -> Result<Self, CreateError> {
+        let mut sandboxes = manager.sandboxes();
+        if sandboxes.closed {
+            return Err(CreateError::ShuttingDown);
+        }
+        sandboxes.creating += 1;
+        drop(sandboxes);
+        Ok(Self(manager.clone()))
+    }
+}
+
+impl Drop for Creation {
+    fn drop(&mut self) {
+        self.0.sandboxes().creating -= 1;
+    }
+}

@@ -1,0 +1,257 @@
+//! Step 7: the plugins of a host, and what they register.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use boxyard_plugin_api::abi::{PluginModuleRef, SandboxTypeObject, ToolObject};
+
+use super::{
+    Inspected, PluginReport, PluginStatus, Refused,
+    decide::{self, Names},
+    discover::{self, DiscoverError},
+    init, inspect, load, verify,
+};
+use crate::{
+    backend::Seam,
+    config::Config,
+    registry::{Registry, SandboxType},
+    telemetry::PluginLog,
+    tool::Tool,
+};
+
+/// What a plugin's runtime may overrun its deadline by before it is left behind.
+const SHUTDOWN_SLACK: Duration = Duration::from_millis(500);
+
+/// Where the code of plugins runs: puts a proxy between the host and what a plugin offers.
+///
+/// [`InProcess`] puts nothing between.
+pub trait Placement: Send + Sync + 'static {
+    /// Returns the sandbox type that the host calls.
+    fn sandbox_type(&self, object: SandboxTypeObject) -> SandboxTypeObject;
+    /// Returns the tool that the host calls.
+    fn tool(&self, object: ToolObject) -> ToolObject;
+}
+
+/// Plugins run in the host's process.
+#[derive(Clone, Copy, Debug)]
+pub struct InProcess;
+
+impl Placement for InProcess {
+    fn sandbox_type(&self, object: SandboxTypeObject) -> SandboxTypeObject {
+        object
+    }
+
+    fn tool(&self, object: ToolObject) -> ToolObject {
+        object
+    }
+}
+
+/// The plugins of a host: loaded once, offered as long as their file is there.
+pub(crate) struct PluginSet {
+    config: Arc<Config>,
+    host_id: String,
+    placement: Box<dyn Placement>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Everything that was ever loaded, by the hash of its content: it stays loaded.
+    loaded: BTreeMap<String, Arc<Loaded>>,
+    scan: Scan,
+}
+
+/// What the last search found.
+#[derive(Clone, Default)]
+pub(crate) struct Scan {
+    pub(crate) reports: Vec<PluginReport>,
+    pub(crate) problems: Vec<Arc<DiscoverError>>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// A plugin that is loaded.
+struct Loaded {
+    manifest: boxyard_plugin_api::Manifest,
+    module: PluginModuleRef,
+    sandbox_types: Vec<Arc<SandboxType>>,
+    tools: Vec<Arc<Tool>>,
+}
+
+impl PluginSet {
+    pub(crate) fn new(config: Arc<Config>, host_id: String, placement: Box<dyn Placement>) -> Self {
+        Self {
+            config,
+            host_id,
+            placement,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Searches the directories and loads what is new. Blocks while plugins initialise.
+    pub(crate) fn rescan(&self) -> Scan {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (candidates, problems) = self.candidates();
+        let mut reports = Vec::new();
+        let mut inspected = Vec::new();
+        for path in candidates {
+            match inspect(&path) {
+                Ok(plugin) => inspected.push(plugin),
+                Err(error) => reports.push(PluginReport::unreadable(path, &error)),
+            }
+        }
+        decide::order(&mut inspected);
+        let mut names = Names::default();
+        let mut offered: BTreeMap<String, (Arc<Loaded>, PathBuf)> = BTreeMap::new();
+        for plugin in inspected {
+            let plugin = Arc::new(plugin);
+            let report = match offered.get(&plugin.manifest.name) {
+                Some((winner, path)) => shadowed(&plugin, winner, path),
+                None => match self.admit(&plugin, &names, &mut state.loaded) {
+                    Ok(loaded) => {
+                        names.take(&plugin.manifest, &plugin.path);
+                        offered.insert(plugin.manifest.name.clone(), (loaded, plugin.path.clone()));
+                        PluginReport::of(&plugin, PluginStatus::Loaded, None)
+                    }
+                    Err(refused) => PluginReport::of(
+                        &plugin,
+                        PluginStatus::Quarantined,
+                        Some(refused.to_string()),
+                    ),
+                },
+            };
+            reports.push(report);
+        }
+        reports.sort_by(|a, b| a.path.cmp(&b.path));
+        for report in reports
+            .iter()
+            .filter(|report| report.status == PluginStatus::Quarantined)
+        {
+            let reason = report.reason.as_deref().unwrap_or_default();
+            tracing::warn!(path = %report.path.display(), "plugin quarantined: it {reason}");
+        }
+        for problem in &problems {
+            tracing::warn!("{problem}");
+        }
+        let registry = Registry::new(
+            offered
+                .values()
+                .flat_map(|(loaded, _)| loaded.sandbox_types.iter().cloned()),
+            offered
+                .values()
+                .flat_map(|(loaded, _)| loaded.tools.iter().cloned()),
+        );
+        state.scan = Scan {
+            reports,
+            problems,
+            registry: Arc::new(registry),
+        };
+        state.scan.clone()
+    }
+
+    /// Returns what the last search found.
+    pub(crate) fn last_scan(&self) -> Scan {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .scan
+            .clone()
+    }
+
+    fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
+        let (directories, named) = self.config.plugin_dirs();
+        let (mut candidates, mut problems) = (Vec::new(), Vec::new());
+        for directory in directories {
+            let directory = std::path::absolute(&directory).unwrap_or(directory);
+            match discover::discover(&directory, named) {
+                Ok(found) => candidates.extend(found),
+                Err(error) => problems.push(Arc::new(error)),
+            }
+        }
+        (candidates, problems)
+    }
+
+    /// Takes a plugin through the steps that are left, or finds it loaded.
+    fn admit(
+        &self,
+        plugin: &Arc<Inspected>,
+        names: &Names,
+        loaded: &mut BTreeMap<String, Arc<Loaded>>,
+    ) -> Result<Arc<Loaded>, Refused> {
+        let config = self.config.plugin(&plugin.manifest.name);
+        verify::verify(plugin, &config, self.config.trust_plugin_dirs)?;
+        decide::admit(plugin, &config)?;
+        names.check(plugin)?;
+        if let Some(known) = loaded.get(&plugin.sha256) {
+            return Ok(Arc::clone(known));
+        }
+        let new = Arc::new(self.load(plugin)?);
+        loaded.insert(plugin.sha256.clone(), Arc::clone(&new));
+        Ok(new)
+    }
+
+    fn load(&self, plugin: &Arc<Inspected>) -> Result<Loaded, Refused> {
+        let copy = load::private_copy(plugin, &self.config.cache_dir().join("plugins"))?;
+        let name: Arc<str> = plugin.manifest.name.as_str().into();
+        let log = Arc::new(PluginLog::new(Arc::clone(&name)));
+        let started = init::start(plugin, copy, &self.config, &self.host_id, &log)?;
+        let seam = Arc::new(Seam::new(name, log, self.config.timeouts));
+        tracing::info!(plugin = %plugin.manifest.name, version = %plugin.version, path = %plugin.path.display(), "plugin loaded");
+        Ok(Loaded {
+            manifest: plugin.manifest.clone(),
+            module: started.module,
+            sandbox_types: started
+                .sandbox_types
+                .into_iter()
+                .map(|(descriptor, object)| {
+                    let object = self.placement.sandbox_type(object);
+                    Arc::new(SandboxType::new(descriptor, object, Arc::clone(&seam)))
+                })
+                .collect(),
+            tools: started
+                .tools
+                .into_iter()
+                .map(|(descriptor, object)| {
+                    let object = self.placement.tool(object);
+                    Arc::new(Tool::new(descriptor, object, Arc::clone(&seam)))
+                })
+                .collect(),
+        })
+    }
+
+    /// Ends every plugin's runtime; one that overruns the deadline is left behind.
+    pub(crate) fn shutdown(&self, deadline: Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let (done, finished) = mpsc::channel();
+        for plugin in state.loaded.values() {
+            let (plugin, done) = (Arc::clone(plugin), done.clone());
+            thread::spawn(move || {
+                if let Err(failure) = plugin.module.call_shutdown(deadline_ms).into_result() {
+                    let name = &plugin.manifest.name;
+                    tracing::warn!(plugin = %name, "plugin failed to shut down: {}", failure.message);
+                }
+                drop(done);
+            });
+        }
+        drop(done);
+        // Nothing is ever sent: the channel closes when the last thread is done.
+        let waited: Result<(), _> = finished.recv_timeout(deadline + SHUTDOWN_SLACK);
+        if waited == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("a plugin overran its shutdown deadline and is left behind");
+        }
+    }
+}
+
+fn shadowed(plugin: &Inspected, winner: &Loaded, path: &Path) -> PluginReport {
+    let reason = format!(
+        "is shadowed by version {} in {}",
+        winner.manifest.version,
+        path.display()
+    );
+    PluginReport::of(plugin, PluginStatus::Shadowed, Some(reason))
+}

@@ -1,0 +1,202 @@
+//! The registry: sandbox types and tools by name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use boxyard_plugin_api::{
+    Health, SandboxTypeDescriptor, State, SweepRequest, Swept,
+    abi::{SandboxServicesObject, SandboxTypeObject},
+    canonical_type_name,
+};
+use serde_json::Value;
+
+use crate::{
+    Error, Isolation,
+    backend::{Instance, Seam, Terms},
+    schema::{Schema, SchemaError, nearest},
+    tool::{Tool, ToolError},
+};
+
+/// The sandbox types and tools that are offered now.
+#[derive(Debug, Default)]
+pub struct Registry {
+    types: BTreeMap<String, Arc<SandboxType>>,
+    tools: BTreeMap<String, Arc<Tool>>,
+}
+
+/// A name that no sandbox type has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no sandbox type `{name}`{}: {}", near.as_ref().map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default(), known_types(known))]
+pub struct UnknownType {
+    /// What was asked for.
+    pub name: String,
+    /// The most likely meaning.
+    pub near: Option<String>,
+    /// What there is.
+    pub known: Vec<String>,
+}
+
+fn known_types(known: &[String]) -> String {
+    if known.is_empty() {
+        "no plugin that provides one is loaded; see `boxyard plugins list`".into()
+    } else {
+        format!("there are {}", known.join(", "))
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(
+        types: impl Iterator<Item = Arc<SandboxType>>,
+        tools: impl Iterator<Item = Arc<Tool>>,
+    ) -> Self {
+        Self {
+            types: types.map(|one| (one.name().to_owned(), one)).collect(),
+            tools: tools.map(|one| (one.name().to_owned(), one)).collect(),
+        }
+    }
+
+    /// Returns the sandbox types, by name.
+    pub fn types(&self) -> impl Iterator<Item = &Arc<SandboxType>> {
+        self.types.values()
+    }
+
+    /// Returns the tools, by name.
+    pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.tools.values()
+    }
+
+    /// Returns a sandbox type; `_` in the name means `-`.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownType`], with what there is.
+    pub fn sandbox_type(&self, name: &str) -> Result<&Arc<SandboxType>, UnknownType> {
+        let canonical = canonical_type_name(name);
+        self.types.get(&canonical).ok_or_else(|| UnknownType {
+            near: nearest(&canonical, self.types.keys()).map(str::to_owned),
+            known: self.types.keys().cloned().collect(),
+            name: canonical,
+        })
+    }
+
+    /// Returns the tool of a name, if it can run in a sandbox type.
+    ///
+    /// # Errors
+    ///
+    /// [`ToolError::Unknown`] and [`ToolError::WrongType`].
+    pub fn tool(&self, name: &str, sandbox_type: &str) -> Result<&Arc<Tool>, ToolError> {
+        let tool = self.tools.get(name).ok_or_else(|| ToolError::Unknown {
+            name: name.into(),
+            near: nearest(name, self.tools.keys()).map(str::to_owned),
+            known: self.tools.keys().cloned().collect(),
+        })?;
+        if tool.runs_in(sandbox_type) {
+            Ok(tool)
+        } else {
+            Err(ToolError::WrongType {
+                name: name.into(),
+                sandbox_type: sandbox_type.into(),
+                expected: tool.descriptor().sandbox_types.clone(),
+            })
+        }
+    }
+}
+
+/// One sandbox type of a plugin.
+#[derive(Debug)]
+pub struct SandboxType {
+    descriptor: SandboxTypeDescriptor,
+    schema: Schema,
+    object: SandboxTypeObject,
+    seam: Arc<Seam>,
+}
+
+impl SandboxType {
+    pub(crate) fn new(
+        descriptor: SandboxTypeDescriptor,
+        object: SandboxTypeObject,
+        seam: Arc<Seam>,
+    ) -> Self {
+        let schema = Schema::new(descriptor.config_schema.clone());
+        Self {
+            descriptor,
+            schema,
+            object,
+            seam,
+        }
+    }
+
+    /// Returns its canonical name.
+    pub fn name(&self) -> &str {
+        &self.descriptor.name
+    }
+
+    /// Returns the name of the plugin that provides it.
+    pub fn plugin(&self) -> &str {
+        self.seam.plugin()
+    }
+
+    /// Returns how strongly its sandboxes are kept away from the machine.
+    pub fn isolation(&self) -> Isolation {
+        self.descriptor.isolation
+    }
+
+    /// Returns what its plugin says of it.
+    pub fn descriptor(&self) -> &SandboxTypeDescriptor {
+        &self.descriptor
+    }
+
+    /// Checks a configuration and fills in its defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError`], naming every field that is wrong.
+    pub fn check_config(&self, config: Value) -> Result<Value, SchemaError> {
+        self.schema
+            .check(&format!("the configuration of `{}`", self.name()), config)
+    }
+
+    /// Returns whether a field of the configuration takes nothing but text.
+    pub(crate) fn is_text_field(&self, path: &[&str]) -> bool {
+        self.schema.is_text_at(path)
+    }
+
+    /// Looks whether sandboxes can be made here and now.
+    pub async fn probe(&self) -> Health {
+        let terms = Terms::within(self.seam.timeouts.probe);
+        let answer = self.seam.call(terms, |call| self.object.probe(call)).await;
+        answer.unwrap_or_else(|error| Health::unhealthy(error.to_string()))
+    }
+
+    pub(crate) async fn create(
+        &self,
+        config: &Value,
+        services: SandboxServicesObject,
+    ) -> Result<Instance, Error> {
+        let terms = Terms::within(self.seam.timeouts.create);
+        let handle = self
+            .seam
+            .call(terms, |call| self.object.create(config, services, call))
+            .await?;
+        Ok(Instance::new(handle, Arc::clone(&self.seam)))
+    }
+
+    pub(crate) async fn recover(
+        &self,
+        state: &State,
+        services: SandboxServicesObject,
+    ) -> Result<Option<Instance>, Error> {
+        let terms = Terms::within(self.seam.timeouts.create);
+        let found = self
+            .seam
+            .call(terms, |call| self.object.recover(state, services, call))
+            .await?;
+        Ok(found.map(|handle| Instance::new(handle, Arc::clone(&self.seam))))
+    }
+
+    pub(crate) async fn sweep(&self, request: &SweepRequest) -> Result<Swept, Error> {
+        let terms = Terms::within(self.seam.timeouts.cleanup);
+        self.seam
+            .call(terms, |call| self.object.sweep(request, call))
+            .await
+    }
+}

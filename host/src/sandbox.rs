@@ -1,0 +1,363 @@
+//! One live sandbox: commands and tools in it, its information, its end.
+
+mod events;
+mod facade;
+mod record;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{
+    ByteSource, Call, Command, CommandExit, CommandIo, Controls, Error, ErrorCode, Result,
+    abi::SandboxObject,
+};
+use serde_json::Value;
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    backend::{Instance, Terms},
+    output::{Capture, CommandResult},
+    registry::{Registry, SandboxType},
+    tool::{Tool, ToolError, ToolResult},
+};
+
+pub use events::Event;
+pub(crate) use record::Record;
+pub use record::SandboxInfo;
+pub use status::{Status, StatusError};
+
+/// How long after a command's own timeout the host ends the call itself.
+const TIMEOUT_BACKSTOP: Duration = Duration::from_secs(2);
+
+/// One live sandbox. The host makes every move of its status.
+#[derive(Debug)]
+pub struct Sandbox {
+    record: Arc<Record>,
+    instance: Instance,
+    sandbox_type: Arc<SandboxType>,
+    tools: Vec<Arc<Tool>>,
+    max_output_bytes: usize,
+    end: Mutex<End>,
+}
+
+/// How far a sandbox's end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Live,
+    Stopped,
+    CleanedUp,
+}
+
+impl Sandbox {
+    pub(crate) fn new(
+        record: Arc<Record>,
+        instance: Instance,
+        sandbox_type: Arc<SandboxType>,
+        registry: &Registry,
+        max_output_bytes: usize,
+    ) -> Self {
+        let fitting = registry
+            .tools()
+            .filter(|tool| tool.runs_in(sandbox_type.name()));
+        let tools = fitting.cloned().collect();
+        Self {
+            record,
+            instance,
+            sandbox_type,
+            tools,
+            max_output_bytes,
+            end: Mutex::new(End::Live),
+        }
+    }
+
+    /// Returns its id.
+    pub fn id(&self) -> &str {
+        self.record.id()
+    }
+
+    /// Returns its sandbox type.
+    pub fn sandbox_type(&self) -> &SandboxType {
+        &self.sandbox_type
+    }
+
+    /// Returns its status.
+    pub fn status(&self) -> Status {
+        self.record.status()
+    }
+
+    /// Waits until its status is another than `known`, and returns it.
+    pub async fn status_changed(&self, known: Status) -> Status {
+        self.record.status_changed(known).await
+    }
+
+    /// Returns what happened to it, oldest first.
+    pub fn events(&self) -> Vec<Event> {
+        self.record.events()
+    }
+
+    /// Returns the tools that can run in it.
+    pub fn tools(&self) -> &[Arc<Tool>] {
+        &self.tools
+    }
+
+    /// Returns everything there is to know about it.
+    ///
+    /// What the backend adds is left out while it does not answer.
+    pub async fn info(&self) -> SandboxInfo {
+        let mut info = self.record.info();
+        info.plugin = self.sandbox_type.plugin().into();
+        info.isolation = self.sandbox_type.isolation();
+        info.available_tools = self
+            .tools
+            .iter()
+            .map(|tool| tool.name().to_owned())
+            .collect();
+        if self.record.status().takes_calls() {
+            let terms = Terms::within(Duration::from_secs(5));
+            let backend = self.instance.call(terms, |handle, call| handle.info(call));
+            let context = self
+                .instance
+                .call(terms, |handle, call| handle.execution_context(call));
+            let (backend, context) = tokio::join!(backend, context);
+            info.backend = backend.unwrap_or_default();
+            info.execution_context = context.unwrap_or_default();
+        }
+        info
+    }
+
+    /// Makes it ready for commands.
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<()> {
+        let started = self.instance.start().await;
+        match started {
+            Ok(()) => {
+                self.record.move_to(Status::Running)?;
+                let names: Vec<&str> = self.tools.iter().map(|tool| tool.name()).collect();
+                self.record
+                    .event("tools-initialized", serde_json::json!({ "tools": names }));
+                Ok(())
+            }
+            Err(error) => {
+                self.record.fail(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a command with streams of the caller's own. Any number may run at once.
+    ///
+    /// Dropping the future ends the command and everything that it started.
+    ///
+    /// # Errors
+    ///
+    /// The command could not be tried; how it ended is no error but a [`CommandExit`].
+    pub async fn execute_command(
+        self: &Arc<Self>,
+        command: &Command,
+        io: CommandIo,
+    ) -> Result<CommandExit> {
+        self.execute(command, io, None).await
+    }
+
+    /// Runs a command, gives it `stdin`, and keeps the head and the tail of its output.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::execute_command`].
+    pub async fn run(
+        self: &Arc<Self>,
+        mut command: Command,
+        stdin: Option<Vec<u8>>,
+    ) -> Result<CommandResult> {
+        command.stdin = stdin.is_some();
+        let stdin = ByteSource::from_bytes(stdin.unwrap_or_default());
+        self.run_with(command, stdin, Controls::none()).await
+    }
+
+    /// Runs a command with input and controls of the caller's, and keeps its output.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sandbox::execute_command`].
+    pub async fn run_with(
+        self: &Arc<Self>,
+        command: Command,
+        stdin: ByteSource,
+        controls: Controls,
+    ) -> Result<CommandResult> {
+        let (stdout, stderr) = (
+            Capture::new(self.max_output_bytes),
+            Capture::new(self.max_output_bytes),
+        );
+        let io = CommandIo {
+            stdin,
+            stdout: stdout.sink(),
+            stderr: stderr.sink(),
+            controls,
+        };
+        let exit = self.execute_command(&command, io).await?;
+        let ((stdout, stdout_cut), (stderr, stderr_cut)) = (stdout.take(), stderr.take());
+        Ok(CommandResult {
+            exit,
+            stdout,
+            stderr,
+            truncated: stdout_cut || stderr_cut,
+        })
+    }
+
+    async fn execute(
+        self: &Arc<Self>,
+        command: &Command,
+        io: CommandIo,
+        parent: Option<&Call>,
+    ) -> Result<CommandExit> {
+        command.validate()?;
+        let backstop = command.timeout.map(|timeout| timeout + TIMEOUT_BACKSTOP);
+        let began = Instant::now();
+        let terms = Terms {
+            timeout: backstop,
+            parent,
+        };
+        let answer = self
+            .call(terms, |handle, call| {
+                handle.execute_command(command, io, call)
+            })
+            .await;
+        match answer {
+            // The backend forgot the command's timeout: the host has ended the call.
+            Err(error)
+                if error.code() == ErrorCode::DEADLINE_EXCEEDED
+                    && backstop.is_some_and(|backstop| began.elapsed() >= backstop) =>
+            {
+                let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Ok(CommandExit {
+                    duration_ms,
+                    ..CommandExit::timed_out()
+                })
+            }
+            answer => answer,
+        }
+    }
+
+    /// Runs a tool.
+    ///
+    /// # Errors
+    ///
+    /// [`ToolError`] where it was not tried; that it failed is a [`ToolResult`].
+    pub async fn execute_tool(
+        self: &Arc<Self>,
+        name: &str,
+        params: Value,
+        timeout: Option<Duration>,
+    ) -> Result<ToolResult, ToolError> {
+        let tool = self.tools.iter().find(|tool| tool.name() == name);
+        let tool = tool.ok_or_else(|| ToolError::Unknown {
+            name: name.into(),
+            near: crate::schema::nearest(name, &self.tool_names()).map(str::to_owned),
+            known: self.tool_names(),
+        })?;
+        let params = tool.check_params(params)?;
+        let _activity = self.record.begin()?;
+        let sandbox = SandboxObject::from_sandbox(facade::Facade::new(Arc::clone(self)));
+        Ok(tool.execute(&params, sandbox, timeout).await)
+    }
+
+    fn tool_names(&self) -> Vec<String> {
+        self.tools
+            .iter()
+            .map(|tool| tool.name().to_owned())
+            .collect()
+    }
+
+    /// Calls a method of the sandbox while it is running, as one more activity of it.
+    async fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        terms: Terms<'_>,
+        start: impl FnOnce(
+            &boxyard_plugin_api::SandboxHandle,
+            Call,
+        ) -> boxyard_plugin_api::register::CallFuture<T>,
+    ) -> Result<T> {
+        let _activity = self.record.begin()?;
+        let answer = self.instance.call(terms, start).await;
+        if let Err(error) = &answer
+            && self.instance.is_poisoned()
+        {
+            self.record.fail(&error.to_string());
+            // Nobody can use it any more: give back what it holds now, not at its deletion.
+            let sandbox = Arc::clone(self);
+            tokio::spawn(async move { sandbox.end().await });
+        }
+        answer
+    }
+
+    /// Stops it: everything that runs in it ends, what it holds stays.
+    ///
+    /// # Errors
+    ///
+    /// What the backend answers; the sandbox is an error then.
+    pub(crate) async fn stop(&self) -> Result<()> {
+        let mut end = self.end.lock().await;
+        self.stop_locked(&mut end).await
+    }
+
+    async fn stop_locked(&self, end: &mut End) -> Result<()> {
+        if *end >= End::Stopped {
+            return Ok(());
+        }
+        self.record.stopping();
+        match self.instance.stop().await {
+            Ok(()) => {
+                *end = End::Stopped;
+                self.record.stopped();
+                Ok(())
+            }
+            Err(error) => {
+                self.record.fail(&format!("stopping failed: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops it and gives back everything that it holds. Again is no error.
+    ///
+    /// # Errors
+    ///
+    /// Something may be left; the sandbox is an error and can be ended again.
+    pub(crate) async fn end(&self) -> Result<()> {
+        let mut end = self.end.lock().await;
+        if *end == End::CleanedUp {
+            return Ok(());
+        }
+        // A failed stop is in the record; cleaning up ends what it can all the same.
+        let _ = self.stop_locked(&mut end).await;
+        let cleaned = match self.instance.clean_up().await {
+            Err(_) if self.instance.is_poisoned() => self.clean_up_anew().await,
+            cleaned => cleaned,
+        };
+        match cleaned {
+            Ok(()) => {
+                *end = End::CleanedUp;
+                self.record.event("cleaned-up", Value::Null);
+                Ok(())
+            }
+            Err(error) => {
+                self.record.fail(&format!("cleaning up failed: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    /// Cleans up what a poisoned instance could not: through a new one, from its saved state.
+    async fn clean_up_anew(&self) -> Result<()> {
+        let Some(state) = self.record.state() else {
+            return Err(Error::internal(
+                "the poisoned sandbox failed to clean up, and saved no state to find its remains by",
+            ));
+        };
+        let services = self.record.services();
+        match self.sandbox_type.recover(&state, services).await? {
+            Some(instance) => instance.clean_up().await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! What the host keeps of a sandbox: identity, status, metadata, events, state document.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::SystemTime,
+};
+
+use boxyard_plugin_api::{
+    Error, ExecutionContext, Isolation, Result, SandboxIdentity, State,
+    abi::{SandboxServices, SandboxServicesObject},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::{
+    Event, Status, StatusError,
+    events::{Events, timestamp},
+};
+
+/// Everything there is to know about a sandbox.
+#[derive(Clone, Debug, Serialize)]
+pub struct SandboxInfo {
+    /// Its id.
+    pub id: String,
+    /// The name that its owner gave it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The labels that its owner gave it.
+    pub labels: BTreeMap<String, String>,
+    /// Its sandbox type.
+    #[serde(rename = "type")]
+    pub sandbox_type: String,
+    /// The plugin that made it.
+    pub plugin: String,
+    /// How strongly it is kept away from the machine.
+    pub isolation: Isolation,
+    /// Where it is in its life.
+    pub status: Status,
+    /// When it was asked for.
+    #[serde(serialize_with = "timestamp")]
+    pub created_at: SystemTime,
+    /// When its status or its metadata changed last.
+    #[serde(serialize_with = "timestamp")]
+    pub updated_at: SystemTime,
+    /// Its configuration, defaults filled in.
+    pub config: Value,
+    /// What host and backend noted; `error` says what went wrong.
+    pub metadata: BTreeMap<String, Value>,
+    /// Where its commands run.
+    pub execution_context: Option<ExecutionContext>,
+    /// What its backend adds.
+    pub backend: Map<String, Value>,
+    /// The tools that can run in it.
+    pub available_tools: Vec<String>,
+}
+
+/// What the host keeps of a sandbox, from before it is made until it is forgotten.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// For the services that its plugin holds.
+    weak: Weak<Record>,
+    identity: SandboxIdentity,
+    sandbox_type: String,
+    config: Value,
+    created_at: SystemTime,
+    status: watch::Sender<Status>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    updated_at: SystemTime,
+    metadata: BTreeMap<String, Value>,
+    events: Events,
+    /// What the backend saved last.
+    state: Option<State>,
+    /// Calls that are running.
+    activities: usize,
+}
+
+/// A call that is running: the sandbox is busy as long as one is.
+#[derive(Debug)]
+pub(super) struct Activity<'a>(&'a Record);
+
+impl Drop for Activity<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner();
+        inner.activities -= 1;
+        if inner.activities == 0 && self.0.status() == Status::Busy {
+            self.0.set_status(Status::Running, &mut inner);
+        }
+    }
+}
+
+impl Record {
+    pub(crate) fn new(identity: SandboxIdentity, sandbox_type: &str, config: Value) -> Arc<Self> {
+        let now = SystemTime::now();
+        Arc::new_cyclic(|weak| Self {
+            weak: weak.clone(),
+            identity,
+            sandbox_type: sandbox_type.into(),
+            config,
+            created_at: now,
+            status: watch::Sender::new(Status::Initializing),
+            inner: Mutex::new(Inner {
+                updated_at: now,
+                metadata: BTreeMap::new(),
+                events: Events::default(),
+                state: None,
+                activities: 0,
+            }),
+        })
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.identity.id
+    }
+
+    pub(crate) fn config(&self) -> &Value {
+        &self.config
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    pub(super) async fn status_changed(&self, known: Status) -> Status {
+        let mut watched = self.status.subscribe();
+        // The sender is `self`: it cannot be gone.
+        watched
+            .wait_for(|status| *status != known)
+            .await
+            .map_or(known, |status| *status)
+    }
+
+    pub(super) fn events(&self) -> Vec<Event> {
+        self.inner().events.to_vec()
+    }
+
+    /// Returns what the backend saved last.
+    pub(super) fn state(&self) -> Option<State> {
+        self.inner().state.clone()
+    }
+
+    /// Returns the line to the host that the sandbox's plugin holds.
+    pub(crate) fn services(&self) -> SandboxServicesObject {
+        SandboxServicesObject::from_services(Services {
+            record: self.weak.clone(),
+            identity: self.identity.clone(),
+        })
+    }
+
+    /// Makes a move of the status.
+    pub(super) fn move_to(&self, to: Status) -> Result<()> {
+        let mut inner = self.inner();
+        let moved = self.status().move_to(to).map_err(illegal)?;
+        self.set_status(moved, &mut inner);
+        Ok(())
+    }
+
+    /// Notes that the sandbox is being stopped; one that failed stays an error.
+    pub(super) fn stopping(&self) {
+        if self.status() != Status::Error {
+            // A sandbox that is stopping or stopped already needs no move.
+            let _ = self.move_to(Status::Stopping);
+        }
+    }
+
+    /// Notes that the sandbox is stopped; one that failed stays an error.
+    pub(super) fn stopped(&self) {
+        if self.status() != Status::Error {
+            // As for `stopping`.
+            let _ = self.move_to(Status::Stopped);
+        }
+    }
+
+    /// Notes that something went wrong. The first error is kept: later ones follow from it.
+    pub(crate) fn fail(&self, error: &str) {
+        let mut inner = self.inner();
+        tracing::warn!(
+            sandbox = self.id(),
+            sandbox_type = self.sandbox_type,
+            "sandbox failed: {error}"
+        );
+        inner
+            .metadata
+            .entry("error".into())
+            .or_insert_with(|| error.into());
+        inner.events.push("error".into(), json!({ "error": error }));
+        self.set_status(Status::Error, &mut inner);
+    }
+
+    /// Counts one more call that is running.
+    ///
+    /// # Errors
+    ///
+    /// The sandbox takes no calls now.
+    pub(super) fn begin(&self) -> Result<Activity<'_>> {
+        let mut inner = self.inner();
+        let status = self.status();
+        if !status.takes_calls() {
+            let why = inner.metadata.get("error").and_then(Value::as_str);
+            return Err(Error::failed_precondition(match why {
+                Some(why) => format!("sandbox {} is {status}: {why}", self.id()),
+                None => format!(
+                    "sandbox {} is {status}: expected it to be running",
+                    self.id()
+                ),
+            }));
+        }
+        inner.activities += 1;
+        if status != Status::Busy {
+            self.set_status(Status::Busy, &mut inner);
+        }
+        Ok(Activity(self))
+    }
+
+    pub(super) fn event(&self, kind: &str, data: Value) {
+        self.inner().events.push(kind.into(), data);
+    }
+
+    /// Returns what the record alone knows; the rest is left empty.
+    pub(super) fn info(&self) -> SandboxInfo {
+        let inner = self.inner();
+        SandboxInfo {
+            id: self.identity.id.clone(),
+            name: self.identity.name.clone(),
+            labels: self.identity.labels.clone(),
+            sandbox_type: self.sandbox_type.clone(),
+            plugin: String::new(),
+            isolation: Isolation::None,
+            status: self.status(),
+            created_at: self.created_at,
+            updated_at: inner.updated_at,
+            config: self.config.clone(),
+            metadata: inner.metadata.clone(),
+            execution_context: None,
+            backend: Map::new(),
+            available_tools: Vec::new(),
+        }
+    }
+
+    fn set_status(&self, status: Status, inner: &mut Inner) {
+        inner.updated_at = SystemTime::now();
+        let before = self.status.send_replace(status);
+        // A command more or less is no history.
+        if before != status && !(before.takes_calls() && status.takes_calls()) {
+            inner
+                .events
+                .push("status".into(), json!({ "from": before, "to": status }));
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn illegal(error: StatusError) -> Error {
+    Error::failed_precondition(error)
+}
+
+/// What a sandbox's plugin calls; answers `CLOSED` once the sandbox is forgotten.
+struct Services {
+    record: Weak<Record>,
+    identity: SandboxIdentity,
+}
+
+impl SandboxServices for Services {
+    fn identity(&self) -> SandboxIdentity {
+        self.identity.clone()
+    }
+
+    fn event(&self, kind: String, data: Value) {
+        if let Some(record) = self.record.upgrade() {
+            record.event(&kind, data);
+        }
+    }
+
+    fn set_metadata(&self, key: String, value: Value) {
+        if let Some(record) = self.record.upgrade() {
+            let mut inner = record.inner();
+            inner.metadata.insert(key, value);
+            inner.updated_at = SystemTime::now();
+        }
+    }
+
+    fn exited(&self, reason: String) {
+        if let Some(record) = self.record.upgrade()
+            && !matches!(record.status(), Status::Stopping | Status::Stopped)
+        {
+            record.fail(&reason);
+        }
+    }
+
+    async fn save_state(&self, state: State) -> Result<()> {
+        let record = self
+            .record
+            .upgrade()
+            .ok_or_else(|| Error::closed("the host has forgotten the sandbox"))?;
+        record.inner().state = Some(state);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Arc<Record> {
+        Record::new(
+            SandboxIdentity {
+                id: "s".into(),
+                ..Default::default()
+            },
+            "test",
+            json!({}),
+        )
+    }
+
+    #[test]
+    fn a_sandbox_is_busy_while_calls_run_and_takes_none_before_or_after() {
+        let record = record();
+        assert!(record.begin().is_err());
+        record.move_to(Status::Running).unwrap();
+        let (first, second) = (record.begin().unwrap(), record.begin().unwrap());
+        drop(first);
+        assert_eq!(record.status(), Status::Busy);
+        drop(second);
+        assert_eq!(record.status(), Status::Running);
+        let last = record.begin().unwrap();
+        record.stopping();
+        drop(last);
+        assert_eq!(record.status(), Status::Stopping);
+        assert!(record.begin().is_err());
+    }
+
+    #[test]
+    fn the_first_error_is_the_cause_and_calls_are_told_it() {
+        let record = record();
+        record.move_to(Status::Running).unwrap();
+        record.fail("out of memory");
+        record.fail("connection lost");
+        record.stopping();
+        assert_eq!(record.status(), Status::Error);
+        assert_eq!(record.info().metadata["error"], "out of memory");
+        assert!(
+            record
+                .begin()
+                .unwrap_err()
+                .message()
+                .contains("out of memory")
+        );
+    }
+
+    #[tokio::test]
+    async fn services_reach_the_record_and_are_closed_without_it() {
+        let record = record();
+        record.move_to(Status::Running).unwrap();
+        let services = record.services();
+        services.event("pulled".into(), json!(1));
+        services.set_metadata("pid".into(), json!(7));
+        let state = State {
+            version: 1,
+            data: json!("x"),
+        };
+        services.save_state(&state).await.unwrap();
+        assert_eq!(record.state(), Some(state.clone()));
+        assert_eq!(record.info().metadata["pid"], 7);
+        assert!(record.events().iter().any(|event| event.kind == "pulled"));
+        services.exited("the process is gone".into());
+        assert_eq!(record.status(), Status::Error);
+        drop(record);
+        let error = services.save_state(&state).await.unwrap_err();
+        assert_eq!(error.code(), boxyard_plugin_api::ErrorCode::CLOSED);
+    }
+}

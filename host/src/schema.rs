@@ -1,0 +1,344 @@
+//! JSON documents against their schema: defaults filled in, mistakes named.
+
+use std::{fmt, sync::OnceLock};
+
+use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
+use serde_json::{Map, Value};
+
+/// A JSON Schema that is compiled when it is first needed.
+pub(crate) struct Schema {
+    document: Value,
+    validator: OnceLock<Result<Validator, String>>,
+}
+
+/// What is wrong with a document.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// The schema itself is wrong: the plugin's fault.
+    #[error("the schema of {what} is no JSON Schema: {message}")]
+    Schema {
+        /// Whose schema it is.
+        what: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The document does not fit.
+    #[error("{what} is wrong: {}", list(problems))]
+    Document {
+        /// What the document is.
+        what: String,
+        /// Everything that does not fit.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One mistake in a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as `a.b.0`; empty for the whole document.
+    pub field: String,
+    /// What is expected there, and what was found.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "`{}`: {}", self.field, self.message)
+        }
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+impl Schema {
+    pub(crate) fn new(document: Value) -> Self {
+        Self {
+            document,
+            validator: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn document(&self) -> &Value {
+        &self.document
+    }
+
+    /// Fills in the defaults of a document and checks it; `what` names it in errors.
+    pub(crate) fn check(&self, what: &str, mut value: Value) -> Result<Value, SchemaError> {
+        let validator = self.validator.get_or_init(|| {
+            jsonschema::validator_for(&self.document).map_err(|error| error.to_string())
+        });
+        let validator = validator.as_ref().map_err(|message| SchemaError::Schema {
+            what: what.into(),
+            message: message.clone(),
+        })?;
+        fill_defaults(&self.document, &mut value);
+        let problems: Vec<Problem> = validator
+            .iter_errors(&value)
+            .map(|error| self.problem(&error))
+            .collect();
+        if problems.is_empty() {
+            Ok(value)
+        } else {
+            Err(SchemaError::Document {
+                what: what.into(),
+                problems,
+            })
+        }
+    }
+
+    fn problem(&self, error: &ValidationError<'_>) -> Problem {
+        let pointer = error.instance_path().to_string();
+        let field = dotted(&pointer);
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let known = self.keys_at(&pointer);
+                let name = unexpected.first().cloned().unwrap_or_default();
+                let message = match nearest(&name, &known) {
+                    Some(near) => format!("unknown key; did you mean `{near}`?"),
+                    None if known.is_empty() => "unknown key; none is expected here".into(),
+                    None => format!("unknown key; expected one of {}", known.join(", ")),
+                };
+                Problem {
+                    field: join(&field, &name),
+                    message,
+                }
+            }
+            ValidationErrorKind::Required { property } => {
+                let name = property.as_str().unwrap_or_default();
+                Problem {
+                    field: join(&field, name),
+                    message: "missing, and it has no default".into(),
+                }
+            }
+            _ => Problem {
+                field,
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// Returns the keys that the schema knows for the object at a JSON pointer.
+    fn keys_at(&self, pointer: &str) -> Vec<String> {
+        let mut schema = &self.document;
+        for step in pointer.split('/').skip(1) {
+            schema = property(schema, step);
+        }
+        let properties = object_schema(schema)
+            .get("properties")
+            .and_then(Value::as_object);
+        properties
+            .map(|properties| properties.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Returns whether the schema takes nothing but text at a dotted path.
+    pub(crate) fn is_text_at(&self, path: &[&str]) -> bool {
+        let schema = path
+            .iter()
+            .fold(&self.document, |schema, step| property(schema, step));
+        match schema.get("type") {
+            Some(Value::String(name)) => name == "string",
+            Some(Value::Array(names)) => names
+                .iter()
+                .all(|name| matches!(name.as_str(), Some("string" | "null"))),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Schema({})", self.document)
+    }
+}
+
+/// Returns the known name that a misspelt one most likely means.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a (impl AsRef<str> + 'a)>,
+) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::jaro_winkler(name, candidate.as_ref()),
+                candidate.as_ref(),
+            )
+        })
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// Follows one step into a schema: a property, or what additional ones must be.
+fn property<'a>(schema: &'a Value, step: &str) -> &'a Value {
+    let schema = object_schema(schema);
+    schema
+        .get("properties")
+        .and_then(|properties| properties.get(step))
+        .or_else(|| schema.get("additionalProperties"))
+        .or_else(|| schema.get("items"))
+        .unwrap_or(&Value::Null)
+}
+
+/// Looks through `anyOf` for the alternative that describes an object: an optional field.
+fn object_schema(schema: &Value) -> &Value {
+    let alternatives = schema.get("anyOf").and_then(Value::as_array);
+    alternatives
+        .and_then(|all| all.iter().find(|one| one.get("properties").is_some()))
+        .unwrap_or(schema)
+}
+
+fn fill_defaults(schema: &Value, value: &mut Value) {
+    let (Some(properties), Some(object)) = (
+        schema.get("properties").and_then(Value::as_object),
+        value.as_object_mut(),
+    ) else {
+        return;
+    };
+    for (name, property) in properties {
+        if let Some(default) = property.get("default") {
+            object.entry(name).or_insert_with(|| default.clone());
+        }
+        if let Some(inner) = object.get_mut(name) {
+            fill_defaults(object_schema(property), inner);
+        }
+    }
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer
+        .trim_start_matches('/')
+        .replace('/', ".")
+        .replace("~1", "/")
+        .replace("~0", "~")
+}
+
+fn join(field: &str, name: &str) -> String {
+    if field.is_empty() {
+        name.into()
+    } else {
+        format!("{field}.{name}")
+    }
+}
+
+/// Puts a value at a dotted path, making the objects on the way.
+pub(crate) fn put(target: &mut Map<String, Value>, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            target.insert((*last).into(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = target
+                .entry(*first)
+                .or_insert_with(|| Value::Object(Map::new()));
+            if !inner.is_object() {
+                *inner = Value::Object(Map::new());
+            }
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::new(json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["image"],
+            "properties": {
+                "image": { "type": "string" },
+                "memory_limit": { "type": "string", "default": "4g" },
+                "network": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "default": {},
+                    "properties": { "enabled": { "type": "boolean", "default": true } },
+                },
+                "note": { "type": ["string", "null"] },
+            },
+        }))
+    }
+
+    fn problems(value: Value) -> Vec<Problem> {
+        match schema().check("configuration", value) {
+            Err(SchemaError::Document { problems, .. }) => problems,
+            other => panic!("expected problems, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_filled_in_at_every_depth() {
+        let checked = schema()
+            .check("configuration", json!({ "image": "a" }))
+            .unwrap();
+        assert_eq!(
+            checked,
+            json!({ "image": "a", "memory_limit": "4g", "network": { "enabled": true } })
+        );
+    }
+
+    #[test]
+    fn mistakes_name_the_field_and_the_nearest_key() {
+        let found =
+            problems(json!({ "image": 1, "memory_limt": "1g", "network": { "enable": 1 } }));
+        let fields: Vec<&str> = found.iter().map(|problem| problem.field.as_str()).collect();
+        assert!(
+            fields.contains(&"image") && fields.contains(&"memory_limt"),
+            "{fields:?}"
+        );
+        let near = found
+            .iter()
+            .find(|problem| problem.field == "memory_limt")
+            .unwrap();
+        assert_eq!(near.message, "unknown key; did you mean `memory_limit`?");
+        let inner = found
+            .iter()
+            .find(|problem| problem.field == "network.enable")
+            .unwrap();
+        assert!(inner.message.contains("`enabled`"), "{inner}");
+        assert_eq!(problems(json!({}))[0].field, "image");
+    }
+
+    #[test]
+    fn a_wrong_schema_is_told_apart_from_a_wrong_document() {
+        let wrong = Schema::new(json!({ "type": "nonsense" }));
+        assert!(matches!(
+            wrong.check("x", json!({})),
+            Err(SchemaError::Schema { .. })
+        ));
+    }
+
+    #[test]
+    fn text_fields_are_known() {
+        assert!(schema().is_text_at(&["image"]));
+        assert!(schema().is_text_at(&["note"]));
+        assert!(!schema().is_text_at(&["network", "enabled"]));
+        assert!(!schema().is_text_at(&["nothing"]));
+    }
+
+    #[test]
+    fn values_are_put_at_any_depth() {
+        let mut target = Map::new();
+        put(&mut target, &["a", "b"], json!(1));
+        put(&mut target, &["a", "c"], json!(2));
+        assert_eq!(Value::Object(target), json!({ "a": { "b": 1, "c": 2 } }));
+    }
+}

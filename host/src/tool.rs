@@ -1,0 +1,173 @@
+//! Tools: named, schema-described actions that run against a sandbox.
+
+use std::{sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{
+    Error, ErrorCode, ToolDescriptor,
+    abi::{SandboxObject, ToolObject},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    backend::{Seam, Terms},
+    schema::{Schema, SchemaError},
+};
+
+/// One tool of a plugin.
+#[derive(Debug)]
+pub struct Tool {
+    descriptor: ToolDescriptor,
+    schema: Schema,
+    object: ToolObject,
+    seam: Arc<Seam>,
+}
+
+/// Why a tool did not run.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ToolError {
+    /// No tool has the name.
+    #[error("there is no tool `{name}`{}: there {}", near.as_ref().map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default(), known_tools(known))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The most likely meaning.
+        near: Option<String>,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The tool is for other sandbox types.
+    #[error("tool `{name}` cannot run in `{sandbox_type}`: it is for {}", expected.join(", "))]
+    WrongType {
+        /// The tool.
+        name: String,
+        /// Where it was asked to run.
+        sandbox_type: String,
+        /// Where it can run.
+        expected: Vec<String>,
+    },
+    /// The parameters do not fit.
+    #[error(transparent)]
+    Params(#[from] SchemaError),
+    /// The sandbox takes no calls now.
+    #[error(transparent)]
+    Sandbox(#[from] Error),
+}
+
+fn known_tools(known: &[String]) -> String {
+    if known.is_empty() {
+        "are none".into()
+    } else {
+        format!("are {}", known.join(", "))
+    }
+}
+
+/// How a tool ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolStatus {
+    /// It answered.
+    Success,
+    /// It failed.
+    Error,
+    /// It ran into its deadline.
+    Timeout,
+    /// Its caller gave up.
+    Cancelled,
+}
+
+/// What a tool answered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolResult {
+    /// The tool's name.
+    pub tool: String,
+    /// How it ended.
+    pub status: ToolStatus,
+    /// Its answer; `null` where it failed.
+    pub output: Value,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Tool {
+    pub(crate) fn new(descriptor: ToolDescriptor, object: ToolObject, seam: Arc<Seam>) -> Self {
+        let schema = Schema::new(descriptor.parameters.clone());
+        Self {
+            descriptor,
+            schema,
+            object,
+            seam,
+        }
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.descriptor.name
+    }
+
+    /// Returns the name of the plugin that provides it.
+    pub fn plugin(&self) -> &str {
+        self.seam.plugin()
+    }
+
+    /// Returns what its plugin says of it.
+    pub fn descriptor(&self) -> &ToolDescriptor {
+        &self.descriptor
+    }
+
+    /// Returns whether it can run in a sandbox type.
+    pub fn runs_in(&self, sandbox_type: &str) -> bool {
+        let types = &self.descriptor.sandbox_types;
+        types.is_empty() || types.iter().any(|one| one == sandbox_type)
+    }
+
+    /// Checks parameters and fills in their defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError`], naming every parameter that is wrong.
+    pub fn check_params(&self, params: Value) -> Result<Value, SchemaError> {
+        self.schema
+            .check(&format!("the parameters of `{}`", self.name()), params)
+    }
+
+    /// Runs it against a sandbox with parameters that were checked.
+    pub(crate) async fn execute(
+        &self,
+        params: &Value,
+        sandbox: SandboxObject,
+        timeout: Option<Duration>,
+    ) -> ToolResult {
+        let began = tokio::time::Instant::now();
+        let terms = Terms {
+            timeout,
+            parent: None,
+        };
+        let answer = self
+            .seam
+            .call(terms, |call| self.object.execute(params, sandbox, call))
+            .await;
+        let (status, output, error) = match answer {
+            Ok(output) => (ToolStatus::Success, output, None),
+            Err(error) => (status_of(&error), Value::Null, Some(error.to_string())),
+        };
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        ToolResult {
+            tool: self.name().into(),
+            status,
+            output,
+            error,
+            duration_ms,
+        }
+    }
+}
+
+fn status_of(error: &Error) -> ToolStatus {
+    match error.code() {
+        ErrorCode::DEADLINE_EXCEEDED => ToolStatus::Timeout,
+        ErrorCode::CANCELLED => ToolStatus::Cancelled,
+        _ => ToolStatus::Error,
+    }
+}
