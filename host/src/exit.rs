@@ -16,3 +16,5 @@ pub const NOT_RUN: u8 = 125;
 pub const INTERRUPTED: u8 = 130;
 /// SIGTERM: 128 and the signal's number.
 pub const TERMINATED: u8 = 143;
+/// SIGHUP: 128 and the signal's number.
+pub const HUNG_UP: u8 = 129;

@@ -22,7 +22,7 @@
 //! ```
 
 mod backend;
-// pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod exit;
 mod host;

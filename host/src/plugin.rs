@@ -13,9 +13,10 @@ mod verify;
 
 use std::{fmt, path::PathBuf};
 
-use serde::Serialize;
+use boxyard_plugin_api::ManifestSandboxType;
+use serde::{Serialize, Serializer};
 
-pub use decide::DecideError;
+pub use decide::{DecideError, admit};
 pub use discover::DiscoverError;
 pub use init::InitError;
 pub use inspect::{InspectError, Inspected, inspect};
@@ -62,8 +63,9 @@ pub struct PluginReport {
     pub status: PluginStatus,
     /// Why it is not loaded.
     pub reason: Option<String>,
-    /// The sandbox types that it names.
-    pub sandbox_types: Vec<String>,
+    /// The sandbox types that it names; JSON has their names alone.
+    #[serde(serialize_with = "names")]
+    pub sandbox_types: Vec<ManifestSandboxType>,
     /// The tools that it names.
     pub tools: Vec<String>,
 }
@@ -92,14 +94,14 @@ impl PluginReport {
             api_version: Some(manifest.api_version.clone()),
             status,
             reason,
-            sandbox_types: manifest
-                .sandbox_types
-                .iter()
-                .map(|one| one.name.clone())
-                .collect(),
+            sandbox_types: manifest.sandbox_types.clone(),
             tools: manifest.tools.clone(),
         }
     }
+}
+
+fn names<S: Serializer>(types: &[ManifestSandboxType], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(types.iter().map(|one| &one.name))
 }
 
 /// Why a plugin was refused after its manifest was read.

@@ -67,10 +67,6 @@ impl Schema {
         }
     }
 
-    pub(crate) fn document(&self) -> &Value {
-        &self.document
-    }
-
     /// Fills in the defaults of a document and checks it; `what` names it in errors.
     pub(crate) fn check(&self, what: &str, mut value: Value) -> Result<Value, SchemaError> {
         let validator = self.validator.get_or_init(|| {

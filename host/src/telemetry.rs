@@ -28,6 +28,8 @@ pub fn init(filter: &str) -> Result<(), String> {
     let targets = targets.with_target(PLUGIN_TARGET, LevelFilter::TRACE);
     let format = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        .without_time()
+        .compact()
         .with_ansi(std::io::stderr().is_terminal());
     let subscriber = tracing_subscriber::registry().with(targets).with(format);
     tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())

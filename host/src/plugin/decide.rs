@@ -96,7 +96,7 @@ pub(super) fn host_api() -> Version {
 /// # Errors
 ///
 /// [`DecideError`], all but [`DecideError::Duplicate`].
-pub(super) fn admit(plugin: &Inspected, config: &PluginConfig) -> Result<(), DecideError> {
+pub fn admit(plugin: &Inspected, config: &PluginConfig) -> Result<(), DecideError> {
     let manifest = &plugin.manifest;
     compatible(&host_api(), &plugin.api_version, &plugin.min_host_api)?;
     if manifest.panic_abort {

@@ -1,0 +1,300 @@
+//! `boxyard run`: a sandbox for one command or one tool.
+
+mod request;
+mod streams;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{Command, Error, Isolation};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, output, start_host};
+use crate::{
+    HealthStatus,
+    config::{Config, parse_duration},
+    exit,
+    host::Host,
+    manager::CreateRequest,
+    sandbox::{Sandbox, SandboxInfo},
+    tool::{ToolResult, ToolStatus},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The sandbox type; the only healthy one that isolates where it is left out.
+    #[arg(short = 't', long = "type", env = "BOXYARD_TYPE", value_name = "TYPE")]
+    sandbox_type: Option<String>,
+    /// Set a key of the sandbox's configuration; `a.b=1` reaches inside; repeatable.
+    #[arg(short = 'c', value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Read the sandbox's configuration from a JSON or TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// End the command after this long: seconds, or 500ms, 5m, …
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Set a variable for the command; `NAME` alone passes this program's on; repeatable.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Run the command in this directory of the sandbox.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Run the command as this user of the sandbox.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Take COMMAND, one word, as a line for `sh -c`.
+    #[arg(long)]
+    shell: bool,
+    /// Run a tool instead of a command.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "shell", "env", "cwd", "user"])]
+    tool: Option<String>,
+    /// The tool's parameters.
+    #[arg(long, value_name = "JSON", requires = "tool")]
+    params: Option<String>,
+    /// Print one JSON document at the end instead of the output as it comes.
+    #[arg(long)]
+    json: bool,
+    /// The command and its arguments, run as they are.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND",
+        required_unless_present = "tool"
+    )]
+    command: Vec<String>,
+}
+
+/// What is to be done in the sandbox.
+enum Task {
+    Command(Command),
+    Tool {
+        name: String,
+        params: Value,
+        timeout: Option<Duration>,
+    },
+}
+
+/// How it ended.
+enum Ended {
+    /// With this exit code.
+    Code(u8),
+    /// By a signal to this program, whose exit code this is.
+    Interrupted(u8),
+}
+
+pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
+    let task = request::task(&args)?;
+    let mut interrupts = Interrupts::new()?;
+    let host = start_host(config, exit::NOT_RUN).await?;
+    // What a killed `boxyard run` left behind goes while this one works.
+    let sweep = {
+        let manager = host.manager().clone();
+        tokio::spawn(async move { manager.sweep().await })
+    };
+    let ended = tokio::select! {
+        ended = in_sandbox(&args, task, &host) => ended,
+        code = interrupts.next() => Ok(Ended::Interrupted(code)),
+    };
+    let cleaned = async {
+        host.shutdown().await;
+    };
+    tokio::select! {
+        () = cleaned => {}
+        // The lease frees itself: the next `boxyard` removes what is left.
+        _ = interrupts.next() => output::remark("interrupted again: leaving the clean-up to the next run"),
+    }
+    sweep.abort();
+    match ended? {
+        Ended::Code(code) | Ended::Interrupted(code) => Ok(code),
+    }
+}
+
+async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<Ended, Failure> {
+    let not_run = |error: anyhow::Error| Failure::new(exit::NOT_RUN, error);
+    let name = match &args.sandbox_type {
+        Some(name) => name.clone(),
+        None => default_type(host).await?,
+    };
+    let registry = host.registry();
+    let sandbox_type = registry
+        .sandbox_type(&name)
+        .map_err(|error| not_run(error.into()))?;
+    if let Task::Tool { name, params, .. } = &task {
+        // A misspelt tool costs no sandbox.
+        let tool = registry
+            .tool(name, sandbox_type.name())
+            .map_err(|error| not_run(error.into()))?;
+        tool.check_params(params.clone())
+            .map_err(|error| not_run(error.into()))?;
+    }
+    let config = request::config(args, sandbox_type)?;
+    let request = CreateRequest::new(sandbox_type.name()).config(config);
+    let sandbox = host
+        .manager()
+        .create(request)
+        .await
+        .map_err(|error| not_run(error.into()))?;
+    let code = match task {
+        Task::Command(command) => run_command(&sandbox, command, args.json).await,
+        Task::Tool {
+            name,
+            params,
+            timeout,
+        } => run_tool(&sandbox, &name, params, timeout, args.json).await,
+    }?;
+    Ok(Ended::Code(code))
+}
+
+/// Chooses the type that the configuration names, else the only healthy one that isolates.
+async fn default_type(host: &Host) -> Result<String, Failure> {
+    if let Some(name) = &host.config().default_type {
+        return Ok(name.clone());
+    }
+    let registry = host.registry();
+    let mut healthy = Vec::new();
+    for one in registry
+        .types()
+        .filter(|one| one.isolation() >= Isolation::Container)
+    {
+        if one.probe().await.status != HealthStatus::Unhealthy {
+            healthy.push(one.name());
+        }
+    }
+    if let [only] = healthy.as_slice() {
+        return Ok((*only).to_owned());
+    }
+    let all: Vec<String> = registry
+        .types()
+        .map(|one| format!("{} (isolation: {})", one.name(), one.isolation()))
+        .collect();
+    let there_are = if all.is_empty() {
+        "none is loaded".into()
+    } else {
+        format!("there are {}", all.join(", "))
+    };
+    Err(Failure::usage(format_args!(
+        "which sandbox type? Name one with -t or `default_type`: {} isolated and healthy; {there_are}",
+        if healthy.is_empty() {
+            "none is".to_owned()
+        } else {
+            format!("{} are", healthy.join(", "))
+        }
+    )))
+}
+
+#[derive(Serialize)]
+struct CommandDocument {
+    exit_code: i32,
+    signal: Option<i32>,
+    stdout: String,
+    stderr: String,
+    timed_out: bool,
+    truncated: bool,
+    out_of_memory: bool,
+    killed: Option<u32>,
+    duration_ms: u64,
+    sandbox: SandboxInfo,
+}
+
+async fn run_command(
+    sandbox: &Arc<Sandbox>,
+    mut command: Command,
+    as_json: bool,
+) -> Result<u8, Failure> {
+    let failed = |error: Error| Failure::new(exit::NOT_RUN, error);
+    command.stdin = true;
+    let exit = if as_json {
+        let result = sandbox
+            .run_with(
+                command,
+                streams::stdin(),
+                boxyard_plugin_api::Controls::none(),
+            )
+            .await
+            .map_err(failed)?;
+        let document = CommandDocument {
+            exit_code: result.exit.exit_code,
+            signal: result.exit.signal,
+            stdout: result.stdout_text(),
+            stderr: result.stderr_text(),
+            timed_out: result.exit.timed_out,
+            truncated: result.truncated,
+            out_of_memory: result.exit.out_of_memory,
+            killed: result.exit.killed,
+            duration_ms: result.exit.duration_ms,
+            sandbox: sandbox.info().await,
+        };
+        output::json(&document)?;
+        result.exit
+    } else {
+        let exit = streams::run(sandbox, &command).await.map_err(failed)?;
+        if exit.timed_out {
+            output::remark("boxyard: the command timed out");
+        }
+        exit
+    };
+    // Exit codes are bytes to the kernel.
+    Ok(u8::try_from(exit.exit_code.rem_euclid(256)).unwrap_or(exit::FAILURE))
+}
+
+async fn run_tool(
+    sandbox: &Arc<Sandbox>,
+    name: &str,
+    params: Value,
+    timeout: Option<Duration>,
+    as_json: bool,
+) -> Result<u8, Failure> {
+    let result = sandbox
+        .execute_tool(name, params, timeout)
+        .await
+        .map_err(|error| Failure::new(exit::NOT_RUN, error))?;
+    if as_json {
+        let mut document = json!(result);
+        document["sandbox"] = json!(sandbox.info().await);
+        output::json(&document)?;
+    } else {
+        print_tool_result(&result)?;
+    }
+    Ok(if result.status == ToolStatus::Success {
+        exit::SUCCESS
+    } else {
+        exit::FAILURE
+    })
+}
+
+fn print_tool_result(result: &ToolResult) -> Result<(), Failure> {
+    match (&result.error, &result.output) {
+        (Some(error), _) => output::complain(&anyhow::anyhow!("tool `{}`: {error}", result.tool)),
+        (None, Value::String(text)) => output::line(text)?,
+        (None, document) => output::line(output::one_line(document))?,
+    }
+    Ok(())
+}
+
+/// Signals that ask this program to end.
+struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal; returns the exit code that stands for it.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => exit::INTERRUPTED,
+            _ = self.terminate.recv() => exit::TERMINATED,
+            _ = self.hangup.recv() => exit::HUNG_UP,
+        }
+    }
+}
