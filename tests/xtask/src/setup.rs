@@ -1,0 +1,65 @@
+//! What the tests need beside Rust: installed where that is allowed, named where it is not.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::step::run;
+
+/// The oldest compiler that plugins may be built with, and Debian's packages of it.
+const OLDEST_RUST: &str = "1.85";
+const OLDEST_RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev"];
+
+/// The compiler and cargo of [`OLDEST_RUST`], where the system has them.
+pub(crate) const OLDEST_RUSTC: &str = "/usr/bin/rustc";
+pub(crate) const OLDEST_CARGO: &str = "/usr/bin/cargo";
+
+/// Makes sure that the oldest compiler is there; returns whether it is.
+pub(crate) fn oldest_rust() -> bool {
+    if has_oldest_rust() {
+        return true;
+    }
+    println!("\n== installing Rust {OLDEST_RUST}, the oldest that plugins may use");
+    if let Err(reason) = install_oldest_rust() {
+        println!("!! SKIPPED: what needs Rust {OLDEST_RUST} at {OLDEST_RUSTC}: {reason}");
+        return false;
+    }
+    has_oldest_rust()
+}
+
+fn has_oldest_rust() -> bool {
+    let version = Command::new(OLDEST_RUSTC)
+        .arg("--version")
+        .stderr(Stdio::null())
+        .output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    version.is_ok_and(|text| text.starts_with(&format!("rustc {OLDEST_RUST}")))
+        && Path::new(OLDEST_CARGO).exists()
+}
+
+fn install_oldest_rust() -> Result<(), String> {
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    let listed = Command::new("apt-cache")
+        .args(["madison", "rustc-web"])
+        .output();
+    let listed = listed.map_err(|error| format!("cannot start apt-cache: {error}"))?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let version = listed
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .map(str::trim)
+        .find(|version| version.starts_with(OLDEST_RUST))
+        .ok_or_else(|| format!("no Debian package of it is offered; apt-cache says: {listed}"))?;
+    let packages = OLDEST_RUST_PACKAGES.map(|package| format!("{package}={version}"));
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args([
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "--allow-downgrades",
+        ])
+        .args(packages))
+}

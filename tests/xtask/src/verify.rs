@@ -1,0 +1,63 @@
+//! `cargo verify`: everything that must be true of the repository.
+
+use std::process::Command;
+
+use crate::{
+    setup::{OLDEST_CARGO, OLDEST_RUSTC, oldest_rust},
+    step::{built, cargo, step, workspace},
+};
+
+pub(crate) fn run() -> Result<(), String> {
+    let oldest = oldest_rust();
+    step("format", cargo().args(["fmt", "--all", "--check"]))?;
+    step(
+        "lints",
+        cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]),
+    )?;
+    step("plugins", cargo().args(["build", "--workspace"]))?;
+    // Whatever was set up above must be used: a test may not skip it.
+    let require = if oldest { "1" } else { "0" };
+    step(
+        "tests",
+        cargo()
+            .args(["test", "--workspace"])
+            .env("BOXYARD_REQUIRE_ALL", require),
+    )?;
+    step(
+        "documentation",
+        cargo()
+            .args(["doc", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )?;
+    if oldest {
+        step(
+            "plugin API on the oldest compiler",
+            &mut with_oldest("boxyard-plugin-api"),
+        )?;
+    }
+    println!("\nverified");
+    Ok(())
+}
+
+/// Tests a package with the oldest compiler, in a target directory of its own.
+fn with_oldest(package: &str) -> Command {
+    let mut command = Command::new(OLDEST_CARGO);
+    command
+        .args(["test", "--locked", "--package", package])
+        .current_dir(workspace())
+        // Not the toolchain that started us.
+        .env_remove("CARGO")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("RUSTDOC")
+        .env("RUSTC", OLDEST_RUSTC)
+        .env("RUSTDOC", "/usr/bin/rustdoc")
+        .env("CARGO_TARGET_DIR", built("oldest"));
+    command
+}
