@@ -77,7 +77,7 @@ enum Verb {
     /// List the sandbox types that the plugins offer.
     Types(types::TypesArgs),
     /// Create a sandbox, run a command or a tool in it, and delete it.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Check the host's configuration.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -159,7 +159,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Config(verb) => config::run(&verb, &global),
         Verb::Plugins(verb) => plugins::run(verb, &global),
         Verb::Types(args) => on_runtime(types::run(args, global.prepare()?)),
-        Verb::Run(args) => on_runtime(run::run(args, global.prepare()?)),
+        Verb::Run(args) => on_runtime(run::run(*args, global.prepare()?)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::schema::{Schema, SchemaError};
@@ -85,10 +85,10 @@ impl Default for PluginConfig {
 macro_rules! timeouts {
     ($($(#[$doc:meta])* $name:ident = $seconds:literal;)*) => {
         /// How long things may take, as `90s` or `5m`.
-        #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct Timeouts {
-            $($(#[$doc])* #[serde(deserialize_with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
+            $($(#[$doc])* #[serde(with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
         }
 
         impl Default for Timeouts {
@@ -120,8 +120,24 @@ timeouts! {
     shutdown = 20;
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+/// Durations as configuration files spell them.
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        super::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// Reads `30`, `1.5` (seconds), `500ms`, `5m`, `1h 30m`.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use boxyard_plugin_api::{
     ByteSource, Call, Command, CommandExit, CommandIo, Controls, Error, ErrorCode, Result,
-    abi::SandboxObject,
+    SandboxHandle, abi::SandboxObject, register::CallFuture,
 };
 use serde_json::Value;
 use tokio::{sync::Mutex, time::Instant};
@@ -103,7 +103,7 @@ impl Sandbox {
     /// Returns everything there is to know about it.
     ///
     /// What the backend adds is left out while it does not answer.
-    pub async fn info(&self) -> SandboxInfo {
+    pub async fn info(self: &Arc<Self>) -> SandboxInfo {
         let mut info = self.record.info();
         info.plugin = self.sandbox_type.plugin().into();
         info.isolation = self.sandbox_type.isolation();
@@ -114,10 +114,8 @@ impl Sandbox {
             .collect();
         if self.record.status().takes_calls() {
             let terms = Terms::within(Duration::from_secs(5));
-            let backend = self.instance.call(terms, |handle, call| handle.info(call));
-            let context = self
-                .instance
-                .call(terms, |handle, call| handle.execution_context(call));
+            let backend = self.look(terms, |handle, call| handle.info(call));
+            let context = self.look(terms, |handle, call| handle.execution_context(call));
             let (backend, context) = tokio::join!(backend, context);
             info.backend = backend.unwrap_or_default();
             info.execution_context = context.unwrap_or_default();
@@ -272,15 +270,21 @@ impl Sandbox {
     async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         terms: Terms<'_>,
-        start: impl FnOnce(
-            &boxyard_plugin_api::SandboxHandle,
-            Call,
-        ) -> boxyard_plugin_api::register::CallFuture<T>,
+        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
         let _activity = self.record.begin()?;
+        self.look(terms, start).await
+    }
+
+    /// Calls a method that is no activity. A panic in it is the end of the sandbox.
+    async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        terms: Terms<'_>,
+        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
+    ) -> Result<T> {
         let answer = self.instance.call(terms, start).await;
         if let Err(error) = &answer
-            && self.instance.is_poisoned()
+            && error.code() == ErrorCode::PANICKED
         {
             self.record.fail(&error.to_string());
             // Nobody can use it any more: give back what it holds now, not at its deletion.

@@ -7,8 +7,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use boxyard_plugin_api::{Command, Error, Isolation};
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use serde_json::Value;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{Failure, output, start_host};
 use crate::{
@@ -20,6 +23,9 @@ use crate::{
     sandbox::{Sandbox, SandboxInfo},
     tool::{ToolResult, ToolStatus},
 };
+
+/// How long a run waits for the sweep of what earlier ones left.
+const SWEEP_AT_MOST: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -76,14 +82,6 @@ enum Task {
     },
 }
 
-/// How it ended.
-enum Ended {
-    /// With this exit code.
-    Code(u8),
-    /// By a signal to this program, whose exit code this is.
-    Interrupted(u8),
-}
-
 pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     let task = request::task(&args)?;
     let mut interrupts = Interrupts::new()?;
@@ -91,13 +89,15 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     // What a killed `boxyard run` left behind goes while this one works.
     let sweep = {
         let manager = host.manager().clone();
-        tokio::spawn(async move { manager.sweep().await })
+        tokio::spawn(async move { timeout(SWEEP_AT_MOST, manager.sweep()).await })
     };
     let ended = tokio::select! {
         ended = in_sandbox(&args, task, &host) => ended,
-        code = interrupts.next() => Ok(Ended::Interrupted(code)),
+        code = interrupts.next() => Ok(code),
     };
     let cleaned = async {
+        // It ends by itself, and a sweep that failed is tried again by the next run.
+        let _ = sweep.await;
         host.shutdown().await;
     };
     tokio::select! {
@@ -105,13 +105,10 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
         // The lease frees itself: the next `boxyard` removes what is left.
         _ = interrupts.next() => output::remark("interrupted again: leaving the clean-up to the next run"),
     }
-    sweep.abort();
-    match ended? {
-        Ended::Code(code) | Ended::Interrupted(code) => Ok(code),
-    }
+    ended
 }
 
-async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<Ended, Failure> {
+async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<u8, Failure> {
     let not_run = |error: anyhow::Error| Failure::new(exit::NOT_RUN, error);
     let name = match &args.sandbox_type {
         Some(name) => name.clone(),
@@ -136,15 +133,14 @@ async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<Ended, Fa
         .create(request)
         .await
         .map_err(|error| not_run(error.into()))?;
-    let code = match task {
+    match task {
         Task::Command(command) => run_command(&sandbox, command, args.json).await,
         Task::Tool {
             name,
             params,
             timeout,
         } => run_tool(&sandbox, &name, params, timeout, args.json).await,
-    }?;
-    Ok(Ended::Code(code))
+    }
 }
 
 /// Chooses the type that the configuration names, else the only healthy one that isolates.
@@ -195,6 +191,13 @@ struct CommandDocument {
     out_of_memory: bool,
     killed: Option<u32>,
     duration_ms: u64,
+    sandbox: SandboxInfo,
+}
+
+#[derive(Serialize)]
+struct ToolDocument<'a> {
+    #[serde(flatten)]
+    result: &'a ToolResult,
     sandbox: SandboxInfo,
 }
 
@@ -251,9 +254,11 @@ async fn run_tool(
         .await
         .map_err(|error| Failure::new(exit::NOT_RUN, error))?;
     if as_json {
-        let mut document = json!(result);
-        document["sandbox"] = json!(sandbox.info().await);
-        output::json(&document)?;
+        let info = sandbox.info().await;
+        output::json(&ToolDocument {
+            result: &result,
+            sandbox: info,
+        })?;
     } else {
         print_tool_result(&result)?;
     }

@@ -17,7 +17,7 @@ use boxyard_plugin_api::abi::{
     layout::{LayoutError, Older, open_root_module},
 };
 use fs_mistrust::Mistrust;
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
 
 use super::{Inspected, decide::host_api};
 
@@ -129,7 +129,7 @@ fn remove_old(cache: &Path) {
 pub(super) fn open(plugin: &Inspected, copy: &Path) -> Result<PluginModuleRef, LoadError> {
     // SAFETY: constructors of the library run here. The operator put the file into a plugin
     // directory, `verify` saw that nobody else could change it, and `decide` admitted it.
-    let library = unsafe { Library::open(Some(copy), RTLD_NOW | RTLD_LOCAL) };
+    let library = unsafe { libloading::os::unix::Library::open(Some(copy), RTLD_NOW | RTLD_LOCAL) };
     let library = library.map_err(|error| LoadError::Open {
         message: error.to_string(),
     })?;

@@ -70,6 +70,8 @@ calls! {
     call_tools = tools() -> RVec<ToolObject>;
     /// Passes on changes, such as `{"log_filter": "debug"}`.
     call_configure = configure(changes: RStr<'_>) -> RResult<(), Failure>;
+    /// Returns an interface by its id.
+    call_get_interface = get_interface(id: RStr<'_>) -> ROption<Instance>;
     /// Ends the plugin; blocks up to about the deadline.
     call_shutdown = shutdown(deadline_ms: u64) -> RResult<(), Failure>;
 }
