@@ -227,7 +227,7 @@ impl Config {
                 .to_value(),
         );
         let document = schema
-            .check("the configuration", document)
+            .check("configuration", document)
             .map_err(|source| ConfigError::Content {
                 path: path.into(),
                 source,

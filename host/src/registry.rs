@@ -152,7 +152,7 @@ impl SandboxType {
     /// [`SchemaError`], naming every field that is wrong.
     pub fn check_config(&self, config: Value) -> Result<Value, SchemaError> {
         self.schema
-            .check(&format!("the configuration of `{}`", self.name()), config)
+            .check(&format!("configuration of `{}`", self.name()), config)
     }
 
     /// Returns whether a field of the configuration takes nothing but text.

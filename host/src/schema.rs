@@ -15,7 +15,7 @@ pub(crate) struct Schema {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// The schema itself is wrong: the plugin's fault.
-    #[error("the schema of {what} is no JSON Schema: {message}")]
+    #[error("the schema for the {what} is no JSON Schema: {message}")]
     Schema {
         /// Whose schema it is.
         what: String,
@@ -23,7 +23,7 @@ pub enum SchemaError {
         message: String,
     },
     /// The document does not fit.
-    #[error("{what} is wrong: {}", list(problems))]
+    #[error("wrong {what}: {}", list(problems))]
     Document {
         /// What the document is.
         what: String,

@@ -130,7 +130,7 @@ impl Tool {
     /// [`SchemaError`], naming every parameter that is wrong.
     pub fn check_params(&self, params: Value) -> Result<Value, SchemaError> {
         self.schema
-            .check(&format!("the parameters of `{}`", self.name()), params)
+            .check(&format!("parameters of `{}`", self.name()), params)
     }
 
     /// Runs it against a sandbox with parameters that were checked.
