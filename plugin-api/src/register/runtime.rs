@@ -116,6 +116,13 @@ fn labelled<F: Future>(
     LABELS.scope(labels, work)
 }
 
+/// Runs work under the current labels and the name of a sandbox, which was not known before.
+pub(crate) async fn within_sandbox<F: Future>(sandbox: &str, work: F) -> F::Output {
+    let mut labels = current_labels().map_or_else(TelemetryLabels::default, Arc::unwrap_or_clone);
+    labels.sandbox = sandbox.into();
+    labelled(Arc::new(labels), work).await
+}
+
 /// A task that ends with the handle to it.
 #[derive(Debug)]
 pub(crate) struct AbortOnDrop<T>(JoinHandle<T>);
