@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, Error, ErrorCode,
+    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, ErrorCode,
     FileInfo, GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle,
     State, Stats, WriteFile,
     abi::{InitRequest, SandboxServicesObject},
+    descriptor::typed_document,
     register::runtime::{AbortOnDrop, Executor},
 };
 
@@ -56,8 +57,7 @@ impl PluginContext {
             Value::Null => Value::Object(Map::new()),
             settings => settings.clone(),
         };
-        serde_json::from_value(settings)
-            .map_err(|error| Error::from(error).context("plugin settings"))
+        typed_document(settings).map_err(|error| error.context("plugin settings"))
     }
 }
 
