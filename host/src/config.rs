@@ -226,12 +226,13 @@ impl Config {
                 .into_root_schema_for::<Self>()
                 .to_value(),
         );
-        let document = schema
-            .check("configuration", document)
-            .map_err(|source| ConfigError::Content {
-                path: path.into(),
-                source,
-            })?;
+        let document =
+            schema
+                .check("configuration", document)
+                .map_err(|source| ConfigError::Content {
+                    path: path.into(),
+                    source,
+                })?;
         let config: Self =
             serde_json::from_value(document).map_err(|error| value(error.to_string()))?;
         config.validate().map_err(value)?;

@@ -12,8 +12,8 @@
 //!   vtable: memory goes back to the side that made it.
 //! * **Who may unwind.** Nobody. Author code is polled and dropped under a catch; a panic
 //!   arrives as [`ErrorCode::PANICKED`](crate::ErrorCode::PANICKED).
-//! * **Which thread.** Entries that return a future start nothing before it is polled
-//!   unless said otherwise, and run author code on the plugin's own runtime. Entries that
+//! * **Which thread.** Entries that return a future may begin at once; they run author code on
+//!   the plugin's own runtime, and dropping the future aborts it there. Entries that
 //!   return a value are quick and do not block. An object is dropped inside the runtime of
 //!   the side that made it.
 //! * **The process.** Only the host owns signal handlers, the working directory, the umask,

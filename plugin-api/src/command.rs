@@ -187,12 +187,31 @@ pub struct CommandIo {
 
 /// Something to do to a running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "ControlDocument")]
 pub enum Control {
     /// Send it this signal.
     Signal(i32),
     /// Give its terminal this size.
     Resize(TerminalSize),
+}
+
+/// A [`Control`] among fields that this version does not know, which an enum would refuse.
+#[derive(Deserialize)]
+struct ControlDocument {
+    signal: Option<i32>,
+    resize: Option<TerminalSize>,
+}
+
+impl TryFrom<ControlDocument> for Control {
+    type Error = &'static str;
+
+    fn try_from(document: ControlDocument) -> Result<Self, Self::Error> {
+        match (document.signal, document.resize) {
+            (Some(number), None) => Ok(Self::Signal(number)),
+            (None, Some(size)) => Ok(Self::Resize(size)),
+            _ => Err("expected one of `signal` and `resize`"),
+        }
+    }
 }
 
 /// The controls of a running command, in order; one JSON document a line on the wire.

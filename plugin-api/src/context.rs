@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, Error, FileInfo,
-    GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle, State,
-    Stats, WriteFile,
+    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, ErrorCode,
+    FileInfo, GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle,
+    State, Stats, WriteFile,
     abi::{InitRequest, SandboxServicesObject},
+    descriptor::typed_document,
     register::runtime::{AbortOnDrop, Executor},
 };
 
@@ -56,8 +57,7 @@ impl PluginContext {
             Value::Null => Value::Object(Map::new()),
             settings => settings.clone(),
         };
-        serde_json::from_value(settings)
-            .map_err(|error| Error::from(error).context("plugin settings"))
+        typed_document(settings).map_err(|error| error.context("plugin settings"))
     }
 }
 
@@ -236,13 +236,13 @@ impl ToolContext {
         };
         let (exit, stdout, stderr) = tokio::try_join!(
             self.execute_command(&command, io),
-            stdout.read_to_end(Self::MAX_OUTPUT),
-            stderr.read_to_end(Self::MAX_OUTPUT),
+            unless_broken_off(stdout.read_to_end(Self::MAX_OUTPUT)),
+            unless_broken_off(stderr.read_to_end(Self::MAX_OUTPUT)),
         )?;
         Ok(RunOutput {
             exit,
-            stdout,
-            stderr,
+            stdout: stdout?,
+            stderr: stderr?,
         })
     }
 
@@ -263,10 +263,10 @@ impl ToolContext {
     pub async fn read_file(&self, request: &ReadFile) -> Result<Vec<u8>> {
         let (sink, source) = crate::pipe();
         let (bytes, ()) = tokio::try_join!(
-            source.read_to_end(Self::MAX_OUTPUT),
+            unless_broken_off(source.read_to_end(Self::MAX_OUTPUT)),
             self.sandbox.read_file(request, sink, self.call()),
         )?;
-        Ok(bytes)
+        bytes
     }
 
     /// Writes a file whole.
@@ -338,5 +338,14 @@ impl ToolContext {
 impl Drop for ToolContext {
     fn drop(&mut self) {
         self.controller.cancel();
+    }
+}
+
+/// Reads what a call streams, for joining with the call: a stream that its writer broke off is
+/// no error yet, because the call that broke it off says why.
+async fn unless_broken_off<T>(read: impl Future<Output = Result<T>>) -> Result<Result<T>> {
+    match read.await {
+        Err(error) if error.code() != ErrorCode::ABORTED => Err(error),
+        read => Ok(read),
     }
 }

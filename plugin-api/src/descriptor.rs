@@ -1,10 +1,10 @@
 //! What a plugin says of its sandbox types and tools once it is loaded.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use crate::Isolation;
+use crate::{Error, Isolation, Result};
 
 /// A sandbox type as its plugin describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,18 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
         }
     }
     schema
+}
+
+/// Reads an author's type from a document that its schema accepted; a type without fields
+/// takes the empty object. An error names the field.
+pub(crate) fn typed_document<T: DeserializeOwned>(document: Value) -> Result<T> {
+    let is_empty = document.as_object().is_some_and(Map::is_empty);
+    let read = serde_path_to_error::deserialize(document).map_err(Error::invalid_argument);
+    if is_empty {
+        read.or_else(|error| serde_json::from_value(Value::Null).map_err(|_| error))
+    } else {
+        read
+    }
 }
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ pub enum FileKind {
     Directory,
     /// A symbolic link.
     Symlink,
-    /// A device, a socket or a pipe.
+    /// A device, a socket, a pipe, or what this version has no word for.
+    #[serde(other)]
     Other,
 }
 

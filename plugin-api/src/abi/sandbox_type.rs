@@ -7,7 +7,6 @@ use abi_stable::{
     std_types::{ROption, RResult, RString},
 };
 use async_ffi::FfiFuture;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
@@ -17,9 +16,9 @@ use crate::{
         self, Failure, Instance, Object, SandboxObject, SandboxServicesObject,
         object::{impl_vtable, vtable_ref},
     },
-    descriptor::schema_of,
+    descriptor::{schema_of, typed_document},
     register::{
-        runtime::Executor,
+        runtime::{Executor, within_sandbox},
         shim::{self, CallFuture, Reply},
     },
 };
@@ -138,7 +137,8 @@ impl<B: Backend> DynBackend for Typed<B> {
         let config = typed_document(config)
             .map_err(|error| error.context(format_args!("configuration of `{}`", B::TYPE)))?;
         let context = self.context(services)?;
-        let sandbox = self.backend.create(config, context.clone(), call).await?;
+        let sandbox = self.backend.create(config, context.clone(), call);
+        let sandbox = within_sandbox(context.id(), sandbox).await?;
         Ok(self.erase(sandbox, &context))
     }
 
@@ -149,7 +149,8 @@ impl<B: Backend> DynBackend for Typed<B> {
         call: &Call,
     ) -> Result<Option<SandboxObject>> {
         let context = self.context(services)?;
-        match self.backend.recover(state, context.clone(), call).await? {
+        let found = self.backend.recover(state, context.clone(), call);
+        match within_sandbox(context.id(), found).await? {
             Recovered::Running(sandbox) => Ok(Some(self.erase(sandbox, &context))),
             Recovered::Gone => Ok(None),
         }
@@ -157,16 +158,6 @@ impl<B: Backend> DynBackend for Typed<B> {
 
     async fn sweep(&self, request: SweepRequest, call: &Call) -> Result<Swept> {
         self.backend.sweep(request, call).await
-    }
-}
-
-/// Reads an author's type from a document that its schema accepted; a type without fields
-/// takes the empty object.
-pub(crate) fn typed_document<T: DeserializeOwned>(document: Value) -> Result<T> {
-    match document {
-        Value::Object(map) if map.is_empty() => serde_json::from_value(Value::Object(map))
-            .or_else(|error| serde_json::from_value(Value::Null).map_err(|_| error.into())),
-        document => Ok(serde_json::from_value(document)?),
     }
 }
 

@@ -14,9 +14,8 @@ use crate::{
     abi::{
         self, Failure, Instance, Object, SandboxObject,
         object::{impl_vtable, vtable_ref},
-        sandbox_type::typed_document,
     },
-    descriptor::schema_of,
+    descriptor::{schema_of, typed_document},
     register::{
         runtime::Executor,
         shim::{self, CallFuture, Reply},

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
+    level_filters::LevelFilter,
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{
@@ -19,7 +20,7 @@ use tracing_subscriber::{
 use crate::{
     Error, Result,
     abi::{HostServicesObject, Telemetry, TelemetryLabels},
-    register::runtime::current_labels,
+    register::{panic::PANIC_TARGET, runtime::current_labels},
 };
 
 /// The handle by which the host changes what it wants to hear.
@@ -47,9 +48,11 @@ pub(crate) fn install(host: HostServicesObject, filter: &str) -> Result<LogFilte
 }
 
 fn parse(filter: &str) -> Result<Targets> {
-    filter
+    let targets: Targets = filter
         .parse()
-        .map_err(|error| Error::invalid_argument(format_args!("log filter `{filter}`: {error}")))
+        .map_err(|error| Error::invalid_argument(format_args!("log filter `{filter}`: {error}")))?;
+    // A panic in a drop has no caller to tell: the log is all there is of it.
+    Ok(targets.with_target(PANIC_TARGET, LevelFilter::ERROR))
 }
 
 struct Bridge {

@@ -12,6 +12,9 @@ use std::{
 
 use crate::{Error, ErrorCode, Result};
 
+/// The target of the events that tell of panics.
+pub(crate) const PANIC_TARGET: &str = "panic";
+
 thread_local! {
     /// Where this thread's last panic was; the hook knows it, the payload does not.
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -23,6 +26,11 @@ thread_local! {
 ///
 /// [`ErrorCode::PANICKED`].
 pub fn catch<T>(work: impl FnOnce() -> T) -> Result<T> {
+    // What an author's own catch swallowed says nothing about the next panic. A catch within
+    // a drop that a panic runs leaves that panic's place alone.
+    if !std::thread::panicking() {
+        let _ = LAST.try_with(|last| last.borrow_mut().take());
+    }
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let message = text_of(&*payload)
             .unwrap_or("a value that is no text")
@@ -54,7 +62,7 @@ pub(crate) fn install_hook() {
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let message = text_of(info.payload()).unwrap_or("a value that is no text");
-        tracing::error!(target: "panic", %place, "{message}");
+        tracing::error!(target: PANIC_TARGET, %place, "{message}");
         // The thread may be ending, and its locals with it.
         let _ = LAST.try_with(|last| *last.borrow_mut() = Some(place));
     }));

@@ -102,10 +102,12 @@ impl Executor {
     /// Drops a value of the author's inside the runtime, where a drop that blocks harms nobody.
     pub(crate) fn drop_there<T: Send + 'static>(&self, value: T) {
         let labels = Arc::clone(&self.labels);
-        self.handle.spawn_blocking(move || {
+        let drop_value = move || {
             // The hook has logged a panic in here; there is nobody to return it to.
             let _ = catch(|| LABELS.sync_scope(labels, || drop(value)));
-        });
+        };
+        // Tokio panics where the system has no thread left, and a release may not unwind.
+        let _ = catch(|| self.handle.spawn_blocking(drop_value));
     }
 }
 
@@ -114,6 +116,13 @@ fn labelled<F: Future>(
     work: F,
 ) -> TaskLocalFuture<Arc<TelemetryLabels>, F> {
     LABELS.scope(labels, work)
+}
+
+/// Runs work under the current labels and the name of a sandbox, which was not known before.
+pub(crate) async fn within_sandbox<F: Future>(sandbox: &str, work: F) -> F::Output {
+    let mut labels = current_labels().map_or_else(TelemetryLabels::default, Arc::unwrap_or_clone);
+    labels.sandbox = sandbox.into();
+    labelled(Arc::new(labels), work).await
 }
 
 /// A task that ends with the handle to it.
