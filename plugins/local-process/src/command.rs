@@ -48,16 +48,6 @@ pub(crate) async fn run(
 ) -> Result<CommandExit> {
     let started = Instant::now();
     let deadline = limit.and_then(|limit| started.checked_add(limit));
-    let running = match launch.start(&command)? {
-        Ok(running) => running,
-        Err(refusal) => return refused(refusal, io, started).await,
-    };
-    let Running {
-        mut leader,
-        stdin,
-        stdout,
-        stderr,
-    } = running;
     let mut stopping = launch.alive.clone();
     let mut cut = pin!(async {
         tokio::select! {
@@ -66,6 +56,20 @@ pub(crate) async fn run(
             () = passed(deadline) => Cut::TimedOut,
         }
     });
+    let running = tokio::select! {
+        biased;
+        running = launch.start(&command) => running?,
+        cut = &mut cut => return never_started(cut, io, started).await,
+    };
+    let Running {
+        mut leader,
+        stdin,
+        stdout,
+        stderr,
+    } = match running {
+        Ok(running) => running,
+        Err(refusal) => return refused(refusal, io, started).await,
+    };
 
     let (ended, seen) = watch::channel(false);
     let mut output = Box::pin(streams::pass_on(
@@ -120,6 +124,20 @@ async fn refused(refusal: Refusal, io: CommandIo, started: Instant) -> Result<Co
     let _ = io.stderr.write(refusal.message.into_bytes()).await;
     let _ = tokio::join!(io.stdout.finish(), io.stderr.finish());
     let mut exit = CommandExit::exited(refusal.exit_code);
+    exit.duration_ms = milliseconds_since(started);
+    Ok(exit)
+}
+
+/// Answers for a command that was cut off while it waited for its limits.
+async fn never_started(cut: Cut, io: CommandIo, started: Instant) -> Result<CommandExit> {
+    match cut {
+        Cut::Cancelled => return Err(cancelled()),
+        Cut::Stopped => return Err(Error::failed_precondition("the sandbox is stopped")),
+        Cut::TimedOut => {}
+    }
+    // Where nobody reads, the exit code says it all.
+    let _ = tokio::join!(io.stdout.finish(), io.stderr.finish());
+    let mut exit = CommandExit::timed_out();
     exit.duration_ms = milliseconds_since(started);
     Ok(exit)
 }

@@ -8,6 +8,8 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::fd::OwnedFd,
+    str::FromStr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +22,8 @@ use rustix::{
 
 /// How long killing goes on while something marked still turns up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process may take to get through its `execve` before we look again.
+const RECHECK: Duration = Duration::from_millis(1);
 
 /// The variables in the environment of every process of a sandbox, or of one command of it.
 #[derive(Clone, Debug)]
@@ -81,7 +85,7 @@ pub(crate) async fn kill(mark: Mark) -> Result<()> {
 pub(crate) async fn measure(mark: Mark) -> Result<Stats> {
     blocking(move || {
         let mut sum = Usage::default();
-        for (pid, _pidfd) in find(&mark)? {
+        for (pid, _pidfd) in find(&mark)?.processes {
             // One that ended meanwhile uses nothing.
             sum.add(usage_of(pid).unwrap_or_default());
         }
@@ -122,9 +126,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
 fn kill_until_none(mark: &Mark) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let found = find(mark)?;
+        let Found {
+            processes: found,
+            unsettled,
+        } = find(mark)?;
         if found.is_empty() {
-            return Ok(());
+            if !unsettled || Instant::now() >= deadline {
+                return Ok(());
+            }
+            thread::sleep(RECHECK);
         }
         for (pid, pidfd) in &found {
             match pidfd_send_signal(pidfd, Signal::KILL) {
@@ -148,9 +158,26 @@ fn kill_until_none(mark: &Mark) -> Result<()> {
     }
 }
 
-/// Returns every process that carries the mark, each held by a pidfd.
-fn find(mark: &Mark) -> Result<Vec<(Pid, OwnedFd)>> {
-    let mut found = Vec::new();
+/// What one look at all processes found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Those that carry the mark, each held by a pidfd.
+    processes: Vec<(Pid, OwnedFd)>,
+    /// Whether there was one that could not be told yet.
+    unsettled: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Marked,
+    /// Or not ours to look at, or gone.
+    Unmarked,
+    /// In the middle of `execve`, with no environment yet.
+    Unsettled,
+}
+
+fn find(mark: &Mark) -> Result<Found> {
+    let mut found = Found::default();
     let mut environment = Vec::new();
     let entries = fs::read_dir("/proc").map_err(|error| Error::from(error).context("/proc"))?;
     for entry in entries {
@@ -159,27 +186,54 @@ fn find(mark: &Mark) -> Result<Vec<(Pid, OwnedFd)>> {
         let Some(pid) = pid.and_then(Pid::from_raw) else {
             continue;
         };
-        if pid == getpid() || !carries(pid, mark, &mut environment) {
+        if pid == getpid() {
             continue;
         }
-        // The number may have gone to another process by now; the pidfd's cannot.
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) if carries(pid, mark, &mut environment) => found.push((pid, pidfd)),
-            Ok(_) | Err(Errno::SRCH | Errno::INVAL) => {}
+        match look(pid, mark, &mut environment) {
+            Look::Marked => {}
+            Look::Unmarked => continue,
+            Look::Unsettled => {
+                found.unsettled = true;
+                continue;
+            }
+        }
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH | Errno::INVAL) => continue,
             // More than we can hold at once: the rest comes with the next round.
-            Err(Errno::MFILE | Errno::NFILE) if !found.is_empty() => break,
+            Err(Errno::MFILE | Errno::NFILE) if !found.processes.is_empty() => break,
             Err(errno) => return Err(io::Error::from(errno).into()),
+        };
+        // The number may have gone to another process by now; the pidfd's cannot.
+        match look(pid, mark, &mut environment) {
+            Look::Marked => found.processes.push((pid, pidfd)),
+            Look::Unmarked => {}
+            Look::Unsettled => found.unsettled = true,
         }
     }
     Ok(found)
 }
 
-/// A process that may not be looked at, or is gone, does not.
-fn carries(pid: Pid, mark: &Mark, environment: &mut Vec<u8>) -> bool {
+fn look(pid: Pid, mark: &Mark, environment: &mut Vec<u8>) -> Look {
     environment.clear();
     let read = File::open(format!("/proc/{pid}/environ"))
         .and_then(|mut file| file.read_to_end(environment));
-    read.is_ok() && mark.is_in(environment)
+    match read {
+        Ok(0) if is_between_programs(pid) => Look::Unsettled,
+        Ok(_) if mark.is_in(environment) => Look::Marked,
+        _ => Look::Unmarked,
+    }
+}
+
+/// Whether a process without an environment is on its way to one: `execve` gives it a new
+/// memory first and says where the environment is in it last.
+fn is_between_programs(pid: Pid) -> bool {
+    const EXITING_OR_KERNEL: u32 = 0x0000_0004 | 0x0020_0000;
+    Stat::read(pid).is_some_and(|stat| {
+        let flags: u32 = stat.number(9).unwrap_or(EXITING_OR_KERNEL);
+        let lives = !matches!(stat.field(3), Some("Z" | "X") | None);
+        lives && flags & EXITING_OR_KERNEL == 0 && stat.number(51) == Some(0_u64)
+    })
 }
 
 fn ends_within(pidfd: &OwnedFd, left: Duration) -> Result<bool> {
@@ -210,18 +264,35 @@ impl Usage {
 }
 
 fn usage_of(pid: Pid) -> Option<Usage> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold spaces and parentheses.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3);
-    let ticks = field(14)?.parse::<f64>().ok()? + field(15)?.parse::<f64>().ok()?;
-    let pages: u64 = field(24)?.parse().ok()?;
+    let stat = Stat::read(pid)?;
+    let ticks = stat.number::<f64>(14)? + stat.number::<f64>(15)?;
     let per_second = u32::try_from(rustix::param::clock_ticks_per_second()).ok()?;
+    let page = u64::try_from(rustix::param::page_size()).ok()?;
     Some(Usage {
         processes: 1,
-        memory_bytes: pages * u64::try_from(rustix::param::page_size()).ok()?,
+        memory_bytes: stat.number::<u64>(24)? * page,
         cpu_seconds: ticks / f64::from(per_second),
     })
+}
+
+/// `/proc/<pid>/stat`, whose fields `proc(5)` numbers.
+struct Stat(String);
+
+impl Stat {
+    fn read(pid: Pid) -> Option<Self> {
+        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Returns a field after the second, which is a name and may hold anything.
+    fn field(&self, number: usize) -> Option<&str> {
+        let (_, rest) = self.0.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+    }
+
+    fn number<T: FromStr>(&self, number: usize) -> Option<T> {
+        self.field(number)?.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -251,8 +322,25 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_environment_is_settled() {
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("1000")
+            .env_clear()
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let deadline = Instant::now() + PATIENCE;
+        while look(pid, &Mark::sandbox("s"), &mut Vec::new()) != Look::Unmarked {
+            assert!(Instant::now() < deadline, "it never settles");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn this_machine_has_what_it_takes_and_we_can_be_measured() {
         check().unwrap();
         assert!(usage_of(getpid()).unwrap().memory_bytes > 0);
+        assert!(Stat::read(getpid()).unwrap().number::<u64>(51).unwrap() > 0);
     }
 }

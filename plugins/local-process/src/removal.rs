@@ -147,6 +147,7 @@ mod tests {
             0o500
         );
         remove_tree(&link).unwrap();
+        mode(&outside, 0o700);
     }
 
     #[test]

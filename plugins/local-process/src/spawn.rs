@@ -2,12 +2,11 @@
 //!
 //! Everything is settled before the process is made, so that the standard library can take
 //! its fast path (`posix_spawn`): the program is found on the command's own PATH, and limits
-//! are set from outside. A command with limits starts as a shell that waits on its standard
-//! input; when `prlimit` has set them all it is told to go on and becomes the program.
+//! are set from outside. A command with limits starts as a shell that says that it is there
+//! and waits; when `prlimit` has set them all it is told to go on and becomes the program.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{self, Child, Stdio},
@@ -18,7 +17,11 @@ use rustix::{
     fs::{Access, access},
     io::Errno,
 };
-use tokio::{net::unix::pipe, sync::watch};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    sync::watch,
+};
 
 use crate::{
     environment::Environment,
@@ -28,10 +31,14 @@ use crate::{
     program::{Invocation, Refusal, SHELL},
 };
 
-/// Waits for a line, then becomes the program; reads not one byte more of what the program
-/// is to read.
-const GATE: &str = r#"read -r BOXYARD_GATE || exit 125; exec "$@""#;
-const GATE_WITHOUT_STDIN: &str = r#"read -r BOXYARD_GATE || exit 125; exec "$@" </dev/null"#;
+/// Writes a line and waits for one, then becomes the program; reads not one byte more of what
+/// the program is to read.
+///
+/// The line is written because a process is spawned before its `execve` is over, which puts
+/// back the stack limit that it found.
+const GATE: &str = r#"echo && read -r BOXYARD_GATE || exit 125; exec "$@""#;
+const GATE_WITHOUT_STDIN: &str =
+    r#"echo && read -r BOXYARD_GATE || exit 125; exec "$@" </dev/null"#;
 
 /// A command with everything that its sandbox adds.
 #[derive(Debug)]
@@ -57,7 +64,7 @@ pub(crate) struct Running {
 
 impl Launch<'_> {
     /// Starts the command; refuses one whose program is not there, or is none.
-    pub(crate) fn start(&self, command: &Command) -> Result<Result<Running, Refusal>> {
+    pub(crate) async fn start(&self, command: &Command) -> Result<Result<Running, Refusal>> {
         check_directory(self.directory)?;
         let path = self.environment.path(command);
         let invocation = Invocation::find(command.program.clone(), path, self.directory);
@@ -90,25 +97,25 @@ impl Launch<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         match process.spawn() {
-            Ok(child) => self.watch(child, command.stdin).map(Ok),
+            Ok(child) => {
+                let mut running = self.watch(child)?;
+                if gated {
+                    self.open_gate(&mut running).await?;
+                }
+                if !command.stdin {
+                    running.stdin = None;
+                }
+                Ok(Ok(running))
+            }
             Err(error) => self.refuse(error, &invocation).map(Err),
         }
     }
 
-    fn watch(&self, mut child: Child, wants_stdin: bool) -> Result<Running> {
+    fn watch(&self, mut child: Child) -> Result<Running> {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let leader = Leader::new(child, self.mark.clone(), self.context, self.alive)?;
         // From here on an error drops the leader, which kills what was started.
-        let mut stdin = stdin;
-        if !self.limits.is_empty() {
-            limits::apply(self.limits, leader.pid())?;
-            if let Some(gate) = &mut stdin {
-                let told = gate.write_all(b"\n");
-                told.map_err(|error| Error::from(error).context("starting the command"))?;
-            }
-        }
-        let stdin = stdin.filter(|_| wants_stdin);
+        let leader = Leader::new(child, self.mark.clone(), self.context, self.alive)?;
         Ok(Running {
             leader,
             stdin: stdin
@@ -119,9 +126,29 @@ impl Launch<'_> {
         })
     }
 
+    /// Sets the limits of a command that waits for them, and lets it go.
+    async fn open_gate(&self, running: &mut Running) -> Result<()> {
+        let mut line = [0];
+        let told = async {
+            running.stdout.read_exact(&mut line).await?;
+            limits::apply(self.limits, running.leader.pid())?;
+            match &mut running.stdin {
+                Some(gate) => Ok(gate.write_all(b"\n").await?),
+                None => Err(Error::internal("the command has no pipe")),
+            }
+        };
+        told.await
+            .map_err(|error: Error| error.context("starting the command with limits"))
+    }
+
     /// Tells a program that cannot be run from a machine that cannot run one.
     fn refuse(&self, error: io::Error, invocation: &Invocation) -> Result<Refusal> {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        if !self.limits.is_empty() && !Path::new(SHELL).exists() {
+            return Err(Error::failed_precondition(format_args!(
+                "{SHELL} is missing, through which a command with limits is started"
+            )));
+        }
         match errno {
             Some(Errno::TOOBIG) => Err(Error::invalid_argument(
                 "the command's arguments and environment are longer than the system allows",

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use abi_stable::{library::RootModuleResult, std_types::RStr};
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::backend::LocalProcess;
 
-/// The lease of every sandbox that lives.
+/// The lease of every sandbox whose host lives.
 pub(super) const LEASE: &str = "lease-alive";
 /// How long anything may take that must happen.
 pub(super) const BOUND: Duration = Duration::from_secs(20);
@@ -74,7 +74,10 @@ struct Plugin {
 fn plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();
     PLUGIN.get_or_init(|| {
-        let data_dir = tempfile::tempdir().unwrap().keep();
+        // Beside the test itself, for a static is never dropped. Runs may share it.
+        let exe = std::env::current_exe().unwrap();
+        let data_dir = exe.with_file_name("local-process-tests");
+        std::fs::create_dir_all(&data_dir).unwrap();
         let module: PluginModuleRef = root_header(construct).init_root_module().unwrap();
         let request = InitRequest {
             host_id: "host".into(),
@@ -149,10 +152,13 @@ pub(super) fn services(lease: &str, id: &str) -> SandboxServicesObject {
     })
 }
 
+/// A name that no test had, in this run or another.
 pub(super) fn new_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
+    static RUN: OnceLock<u128> = OnceLock::new();
+    let run = RUN.get_or_init(|| SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos());
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("t{}-{number}", std::process::id())
+    format!("t{}-{run:x}-{number}", std::process::id())
 }
 
 /// A sandbox that was started.

@@ -125,18 +125,19 @@ async fn recovery_finds_it_gone_and_leaves_nothing() {
 
 #[tokio::test]
 async fn sweep_removes_orphans_of_free_leases_alone() {
-    let orphan = sandbox_of("lease-dead", json!({})).await.unwrap();
+    let dead = new_id();
+    let orphan = sandbox_of(&dead, json!({})).await.unwrap();
     orphan
         .run(Command::shell(
             "sleep 1000 >/dev/null 2>&1 & echo $! > child; mkdir ro; chmod 0 ro",
         ))
         .await;
     let child = pid_in(&orphan.directory.join("child")).await;
-    let known = sandbox_of("lease-dead", json!({})).await.unwrap();
+    let known = sandbox_of(&dead, json!({})).await.unwrap();
     let alive = sandbox(json!({})).await;
     let request = SweepRequest {
         host: "host".into(),
-        free_leases: vec!["lease-dead".into()],
+        free_leases: vec![dead],
         known: vec![known.id.clone()],
         grace_ms: 3_600_000,
     };
