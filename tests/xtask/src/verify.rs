@@ -54,8 +54,6 @@ fn with_oldest(package: &str) -> Command {
         .current_dir(workspace())
         // Not the toolchain that started us.
         .env_remove("CARGO")
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("RUSTDOC")
         .env("RUSTC", OLDEST_RUSTC)
         .env("RUSTDOC", "/usr/bin/rustdoc")
         .env("CARGO_TARGET_DIR", built("oldest"));
