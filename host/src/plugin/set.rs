@@ -1,7 +1,7 @@
 //! Step 7: the plugins of a host, and what they register.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
@@ -165,8 +165,13 @@ impl PluginSet {
     fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
         let (directories, named) = self.config.plugin_dirs();
         let (mut candidates, mut problems) = (Vec::new(), Vec::new());
+        let mut searched = BTreeSet::new();
         for directory in directories {
             let directory = std::path::absolute(&directory).unwrap_or(directory);
+            if !searched.insert(directory.clone()) {
+                tracing::debug!(directory = %directory.display(), "searched already");
+                continue;
+            }
             match discover::discover(&directory, named) {
                 Ok(found) => candidates.extend(found),
                 Err(error) => problems.push(Arc::new(error)),
