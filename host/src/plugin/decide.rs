@@ -104,7 +104,9 @@ pub(super) fn host_api() -> Version {
 /// [`DecideError`], all but [`DecideError::Duplicate`].
 pub fn admit(plugin: &Inspected, config: &PluginConfig) -> Result<(), DecideError> {
     let manifest = &plugin.manifest;
-    if !is_name(&manifest.name, |c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+    if !is_name(&manifest.name, |c| {
+        c.is_ascii_alphanumeric() || "-_".contains(c)
+    }) {
         return Err(DecideError::PluginName {
             name: manifest.name.clone(),
         });
