@@ -37,21 +37,27 @@ pub fn target_dir() -> Result<PathBuf> {
         .with_context(|| format!("{} is in no target directory of cargo's", program.display()))
 }
 
-/// Returns a `cargo build` for a package that is no part of this build: nothing that this
-/// process inherited from cargo steers it.
+/// Returns a `cargo build` for a package that is no part of this build: what cargo told this
+/// process of its own package and flags does not steer it.
+///
+/// What rustup was told stays: without `RUSTUP_TOOLCHAIN` its proxies choose a toolchain by
+/// themselves, and may install or update the one that everybody on the machine shares.
 pub fn foreign_build(program: impl Into<OsString>, directory: &Path, target: &Path) -> Command {
     let mut command = Command::new(program.into());
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let steers = text.starts_with("CARGO") || text.starts_with("RUST");
-        if steers && !matches!(&*text, "CARGO_HOME" | "RUSTUP_HOME") {
+        let steers = (text.starts_with("CARGO") && text != "CARGO_HOME")
+            || matches!(&*text, "RUSTC" | "RUSTDOC" | "RUSTFLAGS" | "RUSTDOCFLAGS")
+            || text.starts_with("RUSTC_");
+        if steers {
             command.env_remove(&name);
         }
     }
     command
         .args(["build", "--message-format=json", "--offline"])
         .current_dir(directory)
-        .env("CARGO_TARGET_DIR", target);
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTUP_AUTO_INSTALL", "0");
     command
 }
 
