@@ -115,4 +115,19 @@ enum Refused {
     Load(#[from] LoadError),
     #[error(transparent)]
     Init(#[from] InitError),
+    /// Its code ran and failed, for this reason.
+    #[error("{0}")]
+    Before(String),
+}
+
+impl Refused {
+    /// Returns whether the plugin's own code ran.
+    fn ran(&self) -> bool {
+        use InitError::{DataDir, Deadline, Failed, Manifest, Thread};
+        match self {
+            Self::Init(Deadline { .. } | Failed { .. } | Manifest { .. }) => true,
+            Self::Init(DataDir { .. } | Thread { .. }) => false,
+            Self::Verify(_) | Self::Decide(_) | Self::Load(_) | Self::Before(_) => false,
+        }
+    }
 }

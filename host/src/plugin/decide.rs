@@ -60,8 +60,14 @@ pub enum DecideError {
         /// What is asked for.
         requirement: String,
     },
+    /// A name that is no package's, and could lead out of the directory of the plugin's data.
+    #[error("is called `{}`: expected 1 to 64 of a-z, A-Z, 0-9, `-` and `_`", name.escape_debug())]
+    PluginName {
+        /// The name.
+        name: String,
+    },
     /// A name in the manifest that no host offers.
-    #[error("names the {kind} `{name}`: expected 1 to 64 of a-z, 0-9 and `{separator}`")]
+    #[error("names the {kind} `{}`: expected 1 to 64 of a-z, 0-9 and `{separator}`", name.escape_debug())]
     Name {
         /// `sandbox type` or `tool`.
         kind: &'static str,
@@ -98,6 +104,13 @@ pub(super) fn host_api() -> Version {
 /// [`DecideError`], all but [`DecideError::Duplicate`].
 pub fn admit(plugin: &Inspected, config: &PluginConfig) -> Result<(), DecideError> {
     let manifest = &plugin.manifest;
+    if !is_name(&manifest.name, |c| {
+        c.is_ascii_alphanumeric() || "-_".contains(c)
+    }) {
+        return Err(DecideError::PluginName {
+            name: manifest.name.clone(),
+        });
+    }
     compatible(&host_api(), &plugin.api_version, &plugin.min_host_api)?;
     if manifest.panic_abort {
         return Err(DecideError::PanicAbort);
@@ -149,11 +162,8 @@ fn check_names(manifest: &Manifest) -> Result<(), DecideError> {
         .map(|one| ("sandbox type", &one.name, '-'));
     let tools = manifest.tools.iter().map(|name| ("tool", name, '_'));
     for (kind, name, separator) in types.chain(tools) {
-        let fits = (1..=64).contains(&name.len())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == separator);
-        if !fits {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == separator;
+        if !is_name(name, fits) {
             return Err(DecideError::Name {
                 kind,
                 name: name.clone(),
@@ -162,6 +172,10 @@ fn check_names(manifest: &Manifest) -> Result<(), DecideError> {
         }
     }
     Ok(())
+}
+
+fn is_name(name: &str, fits: impl Fn(char) -> bool) -> bool {
+    (1..=64).contains(&name.len()) && name.chars().all(fits)
 }
 
 /// Orders plugins for loading: names as they were found, and of one name the highest version first.

@@ -11,6 +11,7 @@ use std::{
 use boxyard_plugin_api::{FORMAT, MANIFEST_SECTION, MANIFEST_SYMBOL, Manifest};
 use object::{
     Architecture, Endianness, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol,
+    elf::FileHeader64, read::elf::FileHeader,
 };
 use semver::Version;
 use sha2::{Digest, Sha256};
@@ -170,8 +171,10 @@ fn read_all(file: File, size: u64) -> io::Result<Vec<u8>> {
 }
 
 fn manifest_text(bytes: &[u8]) -> Result<String, InspectError> {
-    let file = object::File::parse(bytes).map_err(|error| InspectError::NotALibrary {
-        message: error.to_string(),
+    let file = object::File::parse(bytes).map_err(|error| {
+        cut_short(bytes).unwrap_or_else(|| InspectError::NotALibrary {
+            message: error.to_string(),
+        })
     })?;
     check_machine(&file)?;
     check_length(&file, bytes.len())?;
@@ -211,6 +214,16 @@ fn check_machine(file: &object::File<'_>) -> Result<(), InspectError> {
             found: format!("an object file of kind {kind:?}"),
         }),
     }
+}
+
+/// Tells a file that ends before its section table from one that is no library at all.
+fn cut_short(bytes: &[u8]) -> Option<InspectError> {
+    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
+    let endian = header.endian().ok()?;
+    let table = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
+    let expected = header.e_shoff(endian).saturating_add(table);
+    let found = bytes.len() as u64;
+    (expected > found).then_some(InspectError::Truncated { expected, found })
 }
 
 /// A mapped file that is too short is a SIGBUS in whoever touches the missing part.
@@ -304,14 +317,13 @@ mod tests {
             ),
             "{error}"
         );
-        let error = inspect_bytes(&program[..program.len() / 2]);
-        assert!(
-            matches!(
-                error,
-                InspectError::Truncated { .. } | InspectError::NotALibrary { .. }
-            ),
-            "{error}"
-        );
+        for tenths in 1..10 {
+            let error = inspect_bytes(&program[..program.len() / 10 * tenths]);
+            assert!(
+                matches!(error, InspectError::Truncated { .. }),
+                "{tenths} tenths: {error}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Step 7: the plugins of a host, and what they register.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
@@ -63,6 +63,9 @@ pub(crate) struct PluginSet {
 struct State {
     /// Everything that was ever loaded, by the hash of its content: it stays loaded.
     loaded: BTreeMap<String, Arc<Loaded>>,
+    /// Why code that ran is not used, by the hash of its content: it is not run a second time,
+    /// for what the first time left behind is still there.
+    failed: BTreeMap<String, String>,
     scan: Scan,
 }
 
@@ -111,7 +114,7 @@ impl PluginSet {
             let plugin = Arc::new(plugin);
             let report = match offered.get(&plugin.manifest.name) {
                 Some((winner, path)) => shadowed(&plugin, winner, path),
-                None => match self.admit(&plugin, &names, &mut state.loaded) {
+                None => match self.admit(&plugin, &names, &mut state) {
                     Ok(loaded) => {
                         names.take(&plugin.manifest, &plugin.path);
                         offered.insert(plugin.manifest.name.clone(), (loaded, plugin.path.clone()));
@@ -165,8 +168,13 @@ impl PluginSet {
     fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
         let (directories, named) = self.config.plugin_dirs();
         let (mut candidates, mut problems) = (Vec::new(), Vec::new());
+        let mut searched = BTreeSet::new();
         for directory in directories {
             let directory = std::path::absolute(&directory).unwrap_or(directory);
+            if !searched.insert(directory.clone()) {
+                tracing::debug!(directory = %directory.display(), "searched already");
+                continue;
+            }
             match discover::discover(&directory, named) {
                 Ok(found) => candidates.extend(found),
                 Err(error) => problems.push(Arc::new(error)),
@@ -180,17 +188,25 @@ impl PluginSet {
         &self,
         plugin: &Arc<Inspected>,
         names: &Names,
-        loaded: &mut BTreeMap<String, Arc<Loaded>>,
+        state: &mut State,
     ) -> Result<Arc<Loaded>, Refused> {
         let config = self.config.plugin(&plugin.manifest.name);
         verify::verify(plugin, &config, self.config.trust_plugin_dirs)?;
         decide::admit(plugin, &config)?;
         names.check(plugin)?;
-        if let Some(known) = loaded.get(&plugin.sha256) {
+        if let Some(known) = state.loaded.get(&plugin.sha256) {
             return Ok(Arc::clone(known));
         }
-        let new = Arc::new(self.load(plugin)?);
-        loaded.insert(plugin.sha256.clone(), Arc::clone(&new));
+        if let Some(reason) = state.failed.get(&plugin.sha256) {
+            return Err(Refused::Before(reason.clone()));
+        }
+        let new = Arc::new(self.load(plugin).inspect_err(|refused| {
+            if refused.ran() {
+                let reason = refused.to_string();
+                state.failed.insert(plugin.sha256.clone(), reason);
+            }
+        })?);
+        state.loaded.insert(plugin.sha256.clone(), Arc::clone(&new));
         Ok(new)
     }
 

@@ -1,0 +1,105 @@
+//! The ABI grows at its ends and nowhere else: hosts and plugins of two ages, really built.
+//!
+//! The older API is this workspace's under the version 1.0.0; the newer one, 1.1.0, has an
+//! entry more at the end of a sandbox's table and of both tables of the host's services. Two
+//! more call themselves 1.0.0 and are not: one lacks an entry, one has two in each other's place.
+
+mod variant;
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use boxyard_conformance::{Library, Yard};
+use serde_json::Value;
+use tokio::task::spawn_blocking;
+
+use variant::Variant;
+
+/// What a host of a variant says of a directory with a plugin of every variant, and of one of
+/// the newer API that does without nothing.
+async fn host_of(variant: Variant) -> Result<Value> {
+    spawn_blocking(move || {
+        let yard = Yard::new()?;
+        for plugin in Variant::ALL {
+            let library = Library::read(&plugin.plugin()?)?;
+            yard.put(&format!("{}.so", plugin.name()), &library)?;
+        }
+        let needy = Library::read(&Variant::Newer.plugin()?)?;
+        let needy = needy.with("min_host_api", "1.1.0")?.with("name", "needy")?;
+        yard.put("z-needy.so", &needy)?;
+        let output = Command::new(variant.host()?).arg(yard.root()).output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(serde_json::from_slice(&output.stdout)?)
+    })
+    .await?
+}
+
+/// Returns what a host reports of a file: its status and the reason.
+fn report(said: &Value, file: &str) -> Result<(String, String)> {
+    let reports = said["reports"].as_array().context("no reports")?;
+    let report = reports.iter().find(|report| {
+        let path = report["path"].as_str().unwrap_or_default();
+        path.ends_with(&format!("/{file}.so"))
+    });
+    let report = report.with_context(|| format!("no report of {file}"))?;
+    let text = |key: &str| report[key].as_str().unwrap_or_default().to_owned();
+    Ok((text("status"), text("reason")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_plugin_runs_in_an_older_host_without_what_that_lacks() -> Result<()> {
+    let said = host_of(Variant::Older).await?;
+    assert_eq!(report(&said, "newer")?, ("loaded".into(), String::new()));
+    assert_eq!(
+        said["ran"]["newer"],
+        "hello, services: UNIMPLEMENTED, host: Some(None)\n"
+    );
+    assert_eq!(report(&said, "older")?, ("loaded".into(), String::new()));
+    assert_eq!(said["ran"]["older"], "hello\n");
+    let (status, reason) = report(&said, "z-needy")?;
+    assert_eq!(status, "quarantined");
+    assert!(
+        reason.contains("needs a host with plugin API 1.1.0 or newer, this one has 1.0.0"),
+        "{reason}"
+    );
+    check_strangers(&said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_plugin_runs_in_a_newer_host_that_sees_what_it_lacks() -> Result<()> {
+    let said = host_of(Variant::Newer).await?;
+    assert_eq!(report(&said, "older")?, ("loaded".into(), String::new()));
+    assert_eq!(said["ran"]["older"], "hello\n");
+    assert_eq!(said["generations"]["older"], Value::Null);
+    // What both sides have, both use.
+    assert_eq!(report(&said, "newer")?, ("loaded".into(), String::new()));
+    assert_eq!(
+        said["ran"]["newer"],
+        "hello, services: 11, host: Some(Some(11))\n"
+    );
+    assert_eq!(said["generations"]["newer"], 11);
+    check_strangers(&said)
+}
+
+/// Checks that what only calls itself 1.0.0 is refused, by its layout, before any of it is called.
+fn check_strangers(said: &Value) -> Result<()> {
+    for (file, entries) in [
+        ("removed", ["logs", "reset"]),
+        ("swapped", ["stop", "cleanup"]),
+    ] {
+        let (status, reason) = report(said, file)?;
+        assert_eq!(status, "quarantined");
+        assert!(
+            reason.starts_with("does not fit this host's plugin API: "),
+            "{reason}"
+        );
+        for entry in entries {
+            assert!(reason.contains(entry), "no `{entry}` in: {reason}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Support for testing Boxyard with real plugins: build them, alter them, load them.
+//!
+//! 1. [`Library`] is a plugin's shared library: a fixture of this package or a plugin of the
+//!    workspace, built once for all tests. A test renames it, lies in its manifest or breaks
+//!    its bytes; nothing is built again for that.
+//! 2. [`Yard`] is a plugin directory with a host's state and cache beside it. A test puts
+//!    libraries in it and starts hosts on it. One process can hold many hosts, for each yard
+//!    has a cache of its own: the dynamic linker takes one file for one library.
+//! 3. [`cargo`] builds what is no part of the workspace.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use boxyard_conformance::{Library, Yard};
+//!
+//! let yard = Yard::new()?;
+//! yard.put("good.so", &Library::example("good")?)?;
+//! let host = yard.host().await?;
+//! assert_eq!(host.registry().types().count(), 1);
+//! host.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod cargo;
+mod library;
+mod yard;
+
+pub use library::Library;
+pub use yard::Yard;
