@@ -3,6 +3,7 @@
 //! A test that cannot run here says so on standard error, past the capture of the test harness,
 //! and passes; with `BOXYARD_REQUIRE_ALL=1` it fails.
 
+mod cli;
 mod loading;
 
 use std::io::Write;
