@@ -1,0 +1,4 @@
+//! The conformance tests of Boxyard.
+
+pub mod fixtures;
+pub mod loopback;
