@@ -1,14 +1,14 @@
 //! What a plugin knows and may ask: about itself, about a sandbox, and from within a tool.
 
-use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
+use std::{collections::BTreeMap, future::Future, path::Path, pin::pin, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, Error, FileInfo,
-    GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle, State,
-    Stats, WriteFile,
+    ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, Error, ErrorCode,
+    FileInfo, GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle,
+    State, Stats, WriteFile,
     abi::{InitRequest, SandboxServicesObject},
     register::runtime::{AbortOnDrop, Executor},
 };
@@ -234,11 +234,14 @@ impl ToolContext {
             stderr: stderr_sink,
             controls: crate::Controls::none(),
         };
-        let (exit, stdout, stderr) = tokio::try_join!(
-            self.execute_command(&command, io),
-            stdout.read_to_end(Self::MAX_OUTPUT),
-            stderr.read_to_end(Self::MAX_OUTPUT),
-        )?;
+        let outputs = async {
+            tokio::try_join!(
+                stdout.read_to_end(Self::MAX_OUTPUT),
+                stderr.read_to_end(Self::MAX_OUTPUT),
+            )
+        };
+        let (exit, (stdout, stderr)) =
+            with_output(self.execute_command(&command, io), outputs).await?;
         Ok(RunOutput {
             exit,
             stdout,
@@ -262,10 +265,8 @@ impl ToolContext {
     /// As [`Sandbox::read_file`](crate::Sandbox::read_file), and more than [`ToolContext::MAX_OUTPUT`].
     pub async fn read_file(&self, request: &ReadFile) -> Result<Vec<u8>> {
         let (sink, source) = crate::pipe();
-        let (bytes, ()) = tokio::try_join!(
-            source.read_to_end(Self::MAX_OUTPUT),
-            self.sandbox.read_file(request, sink, self.call()),
-        )?;
+        let reads = self.sandbox.read_file(request, sink, self.call());
+        let ((), bytes) = with_output(reads, source.read_to_end(Self::MAX_OUTPUT)).await?;
         Ok(bytes)
     }
 
@@ -338,5 +339,68 @@ impl ToolContext {
 impl Drop for ToolContext {
     fn drop(&mut self) {
         self.controller.cancel();
+    }
+}
+
+/// Waits for some work and for what it writes.
+///
+/// Work that fails leaves its streams unfinished: its own error is the cause, not theirs.
+async fn with_output<T, O>(
+    work: impl Future<Output = Result<T>>,
+    output: impl Future<Output = Result<O>>,
+) -> Result<(T, O)> {
+    let (mut work, mut output) = (pin!(work), pin!(output));
+    tokio::select! {
+        biased;
+        done = &mut work => {
+            let done = done?;
+            Ok((done, output.await?))
+        }
+        read = &mut output => match read {
+            Ok(read) => Ok((work.await?, read)),
+            Err(error) => {
+                if error.code() == ErrorCode::ABORTED {
+                    work.await?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_error_of_the_work_is_the_cause_and_that_of_its_stream_follows() {
+        let (sink, source) = crate::pipe();
+        let work = async {
+            drop(sink);
+            // The reader sees the broken stream first.
+            tokio::task::yield_now().await;
+            Err::<(), _>(Error::not_found("the cause"))
+        };
+        let error = with_output(work, source.read_to_end(9)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NOT_FOUND);
+
+        let (sink, source) = crate::pipe();
+        let work = async {
+            drop(sink);
+            Ok(())
+        };
+        let error = with_output(work, source.read_to_end(9)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ABORTED);
+    }
+
+    #[tokio::test]
+    async fn output_that_is_too_long_does_not_wait_for_its_writer() {
+        let (sink, source) = crate::pipe();
+        let work = async {
+            sink.write(vec![0; 100]).await?;
+            std::future::pending::<Result<()>>().await
+        };
+        let error = with_output(work, source.read_to_end(9)).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::RESOURCE_EXHAUSTED);
     }
 }
