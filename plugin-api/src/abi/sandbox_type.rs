@@ -19,7 +19,7 @@ use crate::{
     },
     descriptor::schema_of,
     register::{
-        runtime::Executor,
+        runtime::{Executor, for_sandbox},
         shim::{self, CallFuture, Reply},
     },
 };
@@ -138,7 +138,8 @@ impl<B: Backend> DynBackend for Typed<B> {
         let config = typed_document(config)
             .map_err(|error| error.context(format_args!("configuration of `{}`", B::TYPE)))?;
         let context = self.context(services)?;
-        let sandbox = self.backend.create(config, context.clone(), call).await?;
+        let create = self.backend.create(config, context.clone(), call);
+        let sandbox = for_sandbox(context.id(), create).await?;
         Ok(self.erase(sandbox, &context))
     }
 
@@ -149,7 +150,8 @@ impl<B: Backend> DynBackend for Typed<B> {
         call: &Call,
     ) -> Result<Option<SandboxObject>> {
         let context = self.context(services)?;
-        match self.backend.recover(state, context.clone(), call).await? {
+        let recover = self.backend.recover(state, context.clone(), call);
+        match for_sandbox(context.id(), recover).await? {
             Recovered::Running(sandbox) => Ok(Some(self.erase(sandbox, &context))),
             Recovered::Gone => Ok(None),
         }

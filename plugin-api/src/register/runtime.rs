@@ -109,6 +109,16 @@ impl Executor {
     }
 }
 
+/// Runs the part of a call that is for one sandbox, where the call itself is for its type.
+pub(crate) async fn for_sandbox<F: Future>(sandbox: &str, work: F) -> F::Output {
+    let call = current_labels().map(|labels| TelemetryLabels::clone(&labels));
+    let labels = TelemetryLabels {
+        sandbox: sandbox.into(),
+        ..call.unwrap_or_default()
+    };
+    labelled(Arc::new(labels), work).await
+}
+
 fn labelled<F: Future>(
     labels: Arc<TelemetryLabels>,
     work: F,
