@@ -17,9 +17,13 @@ use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::{config::Timeouts, telemetry::PluginLog};
+use crate::{
+    config::Timeouts,
+    telemetry::{PluginLog, RunningCall},
+};
 
 /// What all calls into one plugin share.
 #[derive(Debug)]
@@ -36,13 +40,15 @@ pub(crate) struct Terms<'a> {
     pub(crate) timeout: Option<Duration>,
     /// The call of a tool that this one is made for: it ends with it.
     pub(crate) parent: Option<&'a Call>,
+    /// The end of what it is made on: it ends with it.
+    pub(crate) until: Option<&'a CancellationToken>,
 }
 
 impl Terms<'_> {
     pub(crate) fn within(timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
-            parent: None,
+            ..Self::default()
         }
     }
 }
@@ -80,18 +86,31 @@ impl Seam {
         if let Some(deadline) = deadline {
             controller = controller.deadline(deadline.into_std());
         }
-        let _running = self.log.enter(controller.id(), &span);
+        let running = self.log.enter(controller.id(), &span);
         let future = start(controller.call());
         let flight = Flight {
             future,
             landed: false,
             controller,
             grace: self.timeouts.cancel_grace,
+            running,
         };
-        let answer = flight.land(deadline, async {
+        let parent_cancelled = async {
             match terms.parent {
                 Some(parent) => parent.cancelled().await,
                 None => pending().await,
+            }
+        };
+        let ended = async {
+            match terms.until {
+                Some(until) => until.cancelled().await,
+                None => pending().await,
+            }
+        };
+        let answer = flight.land(deadline, async {
+            tokio::select! {
+                () = parent_cancelled => {}
+                () = ended => {}
             }
         });
         answer.await.map_err(|error| self.named(error))
@@ -113,6 +132,8 @@ struct Flight<T: Send + 'static> {
     landed: bool,
     controller: CallController,
     grace: Duration,
+    /// Keeps the call's span known to the log while the plugin winds up.
+    running: Option<RunningCall>,
 }
 
 impl<T: Send + 'static> Flight<T> {
@@ -169,8 +190,11 @@ impl<T: Send + 'static> Drop for Flight<T> {
         // Without a runtime the process is ending, and dropping the future is all that is left.
         if let Ok(runtime) = Handle::try_current() {
             let future = std::mem::replace(&mut self.future, Box::pin(pending()));
-            let grace = self.grace;
-            runtime.spawn(async move { timeout(grace, future).await.map(drop) });
+            let (grace, running) = (self.grace, self.running.take());
+            runtime.spawn(async move {
+                let _running = running;
+                timeout(grace, future).await.map(drop)
+            });
         }
     }
 }
@@ -239,6 +263,11 @@ impl Instance {
             seam,
             health: Mutex::new(InstanceHealth::Sound),
         }
+    }
+
+    /// Returns how long what is asked to stop may take.
+    pub(crate) fn cancel_grace(&self) -> Duration {
+        self.seam.timeouts.cancel_grace
     }
 
     /// Returns whether a method of it panicked.

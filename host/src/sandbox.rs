@@ -12,7 +12,11 @@ use boxyard_plugin_api::{
     abi::SandboxObject,
 };
 use serde_json::Value;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::{Instance, Terms},
@@ -38,6 +42,8 @@ pub struct Sandbox {
     tools: Vec<Arc<Tool>>,
     max_output_bytes: usize,
     end: Mutex<End>,
+    /// Cancelled once it was stopped: what still runs in it is asked to stop.
+    over: CancellationToken,
 }
 
 /// How far a sandbox's end has come.
@@ -67,6 +73,7 @@ impl Sandbox {
             tools,
             max_output_bytes,
             end: Mutex::new(End::Live),
+            over: CancellationToken::new(),
         }
     }
 
@@ -216,6 +223,7 @@ impl Sandbox {
         let terms = Terms {
             timeout: backstop,
             parent,
+            until: None,
         };
         let answer = self
             .call(terms, |handle, call| {
@@ -258,7 +266,12 @@ impl Sandbox {
         let params = tool.check_params(params)?;
         let _activity = self.record.begin()?;
         let sandbox = SandboxObject::from_sandbox(facade::Facade::new(Arc::clone(self)));
-        Ok(tool.execute(&params, sandbox, timeout).await)
+        let terms = Terms {
+            timeout,
+            parent: None,
+            until: Some(&self.over),
+        };
+        Ok(tool.execute(&params, sandbox, terms).await)
     }
 
     fn tool_names(&self) -> Vec<String> {
@@ -278,6 +291,10 @@ impl Sandbox {
         ) -> boxyard_plugin_api::register::CallFuture<T>,
     ) -> Result<T> {
         let _activity = self.record.begin()?;
+        let terms = Terms {
+            until: Some(&self.over),
+            ..terms
+        };
         let answer = self.instance.call(terms, start).await;
         if let Err(error) = &answer
             && self.instance.is_poisoned()
@@ -308,6 +325,7 @@ impl Sandbox {
         match self.instance.stop().await {
             Ok(()) => {
                 *end = End::Stopped;
+                self.wind_up().await;
                 self.record.stopped();
                 Ok(())
             }
@@ -330,6 +348,7 @@ impl Sandbox {
         }
         // A failed stop is in the record; cleaning up ends what it can all the same.
         let _ = self.stop_locked(&mut end).await;
+        self.wind_up().await;
         let cleaned = match self.instance.clean_up().await {
             Err(_) if self.instance.is_poisoned() => self.clean_up_anew().await,
             cleaned => cleaned,
@@ -344,6 +363,16 @@ impl Sandbox {
                 self.record.fail(&format!("cleaning up failed: {error}"));
                 Err(error)
             }
+        }
+    }
+
+    /// Asks what still runs in it to stop, and waits for that: nothing runs while it is cleaned up.
+    async fn wind_up(&self) {
+        self.over.cancel();
+        // Every call is dropped after its grace, and one that a tool made after the tool's.
+        let longest = self.instance.cancel_grace().saturating_mul(2);
+        if timeout(longest, self.record.quiet()).await.is_err() {
+            tracing::warn!(sandbox = self.id(), "calls outlive the sandbox");
         }
     }
 

@@ -24,8 +24,8 @@ impl Facade {
 
 fn on_behalf_of(call: &Call) -> Terms<'_> {
     Terms {
-        timeout: None,
         parent: Some(call),
+        ..Terms::default()
     }
 }
 
