@@ -230,12 +230,15 @@ impl Sandbox {
                 handle.execute_command(command, io, call)
             })
             .await;
+        let late = backstop.is_some_and(|backstop| began.elapsed() >= backstop);
         match answer {
             // The backend forgot the command's timeout: the host has ended the call.
-            Err(error)
-                if error.code() == ErrorCode::DEADLINE_EXCEEDED
-                    && backstop.is_some_and(|backstop| began.elapsed() >= backstop) =>
-            {
+            Ok(exit) if late => Ok(CommandExit {
+                exit_code: CommandExit::TIMED_OUT,
+                timed_out: true,
+                ..exit
+            }),
+            Err(error) if late && error.code() == ErrorCode::DEADLINE_EXCEEDED => {
                 let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Ok(CommandExit {
                     duration_ms,
