@@ -137,7 +137,12 @@ impl Sandbox {
         let started = self.instance.start().await;
         match started {
             Ok(()) => {
-                self.record.move_to(Status::Running)?;
+                let moved = self.record.move_to(Status::Running);
+                // It ended by itself while it started: that is the reason, not the move.
+                moved.map_err(|illegal| {
+                    let why = self.record.error();
+                    why.map_or(illegal, Error::failed_precondition)
+                })?;
                 let names: Vec<&str> = self.tools.iter().map(|tool| tool.name()).collect();
                 self.record
                     .event("tools-initialized", serde_json::json!({ "tools": names }));
