@@ -110,7 +110,7 @@ impl Sandbox {
     /// Returns everything there is to know about it.
     ///
     /// What the backend adds is left out while it does not answer.
-    pub async fn info(&self) -> SandboxInfo {
+    pub async fn info(self: &Arc<Self>) -> SandboxInfo {
         let mut info = self.record.info();
         info.plugin = self.sandbox_type.plugin().into();
         info.isolation = self.sandbox_type.isolation();
@@ -126,6 +126,8 @@ impl Sandbox {
                 .instance
                 .call(terms, |handle, call| handle.execution_context(call));
             let (backend, context) = tokio::join!(backend, context);
+            self.note_panic(&backend);
+            self.note_panic(&context);
             info.backend = backend.unwrap_or_default();
             info.execution_context = context.unwrap_or_default();
         }
@@ -304,7 +306,13 @@ impl Sandbox {
             ..terms
         };
         let answer = self.instance.call(terms, start).await;
-        if let Err(error) = &answer
+        self.note_panic(&answer);
+        answer
+    }
+
+    /// Ends it where a method of it panicked.
+    fn note_panic<T>(self: &Arc<Self>, answer: &Result<T>) {
+        if let Err(error) = answer
             && self.instance.is_poisoned()
         {
             self.record.fail(&error.to_string());
@@ -312,7 +320,6 @@ impl Sandbox {
             let sandbox = Arc::clone(self);
             tokio::spawn(async move { sandbox.end().await });
         }
-        answer
     }
 
     /// Stops it: everything that runs in it ends, what it holds stays.
