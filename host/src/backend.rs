@@ -6,7 +6,7 @@
 
 use std::{
     future::{Future, pending},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -76,6 +76,16 @@ impl Seam {
         terms: Terms<'_>,
         start: impl FnOnce(Call) -> CallFuture<T>,
     ) -> Result<T> {
+        self.watched(terms, |_| {}, start).await
+    }
+
+    /// Does [`Seam::call`]; `panicked` is told of a panic also when nobody waits any more.
+    async fn watched<T: Send + 'static>(
+        &self,
+        terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
+        start: impl FnOnce(Call) -> CallFuture<T>,
+    ) -> Result<T> {
         let span = Span::current();
         let mut controller = CallController::new(span.id().map_or(0, |id| id.into_u64()));
         let own = terms
@@ -87,9 +97,19 @@ impl Seam {
             controller = controller.deadline(deadline.into_std());
         }
         let running = self.log.enter(controller.id(), &span);
-        let future = start(controller.call());
+        let (started, plugin) = (start(controller.call()), Arc::clone(&self.plugin));
+        let future = async move {
+            started.await.map_err(|error| {
+                if error.code() != ErrorCode::PANICKED {
+                    return error;
+                }
+                let error = error.context(format_args!("plugin `{plugin}`"));
+                panicked(&error);
+                error
+            })
+        };
         let flight = Flight {
-            future,
+            future: Box::pin(future),
             landed: false,
             controller,
             grace: self.timeouts.cancel_grace,
@@ -113,16 +133,7 @@ impl Seam {
                 () = ended => {}
             }
         });
-        answer.await.map_err(|error| self.named(error))
-    }
-
-    /// Puts the plugin's name in front of what is the plugin's own fault.
-    fn named(&self, error: Error) -> Error {
-        if error.code() == ErrorCode::PANICKED {
-            error.context(format_args!("plugin `{}`", self.plugin))
-        } else {
-            error
-        }
+        answer.await
     }
 }
 
@@ -204,7 +215,7 @@ impl<T: Send + 'static> Drop for Flight<T> {
 pub(crate) struct Instance {
     handle: SandboxHandle,
     seam: Arc<Seam>,
-    health: Mutex<InstanceHealth>,
+    health: Arc<Mutex<InstanceHealth>>,
 }
 
 /// What may still be called.
@@ -261,7 +272,7 @@ impl Instance {
         Self {
             handle,
             seam,
-            health: Mutex::new(InstanceHealth::Sound),
+            health: Arc::new(Mutex::new(InstanceHealth::Sound)),
         }
     }
 
@@ -272,59 +283,73 @@ impl Instance {
 
     /// Returns whether a method of it panicked.
     pub(crate) fn is_poisoned(&self) -> bool {
-        *self.health() != InstanceHealth::Sound
+        *lock(&self.health) != InstanceHealth::Sound
     }
 
     pub(crate) async fn start(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.start);
-        self.method(Method::Other, terms, |handle, call| handle.start(call))
-            .await
+        self.method(
+            Method::Other,
+            terms,
+            |_| {},
+            |handle, call| handle.start(call),
+        )
+        .await
     }
 
     pub(crate) async fn stop(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.stop);
-        self.method(Method::Stop, terms, |handle, call| handle.stop(call))
-            .await
+        self.method(
+            Method::Stop,
+            terms,
+            |_| {},
+            |handle, call| handle.stop(call),
+        )
+        .await
     }
 
     pub(crate) async fn clean_up(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.cleanup);
-        self.method(Method::CleanUp, terms, |handle, call| handle.cleanup(call))
-            .await
+        self.method(
+            Method::CleanUp,
+            terms,
+            |_| {},
+            |handle, call| handle.cleanup(call),
+        )
+        .await
     }
 
-    /// Calls any other method.
+    /// Calls any other method; `panicked` is told of a panic also when the caller is gone.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
-        self.method(Method::Other, terms, start).await
+        self.method(Method::Other, terms, panicked, start).await
     }
 
     async fn method<T: Send + 'static>(
         &self,
         method: Method,
         terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
-        self.health().admit(method)?;
-        let answer = self
-            .seam
-            .call(terms, |call| start(&self.handle, call))
-            .await;
-        if answer
-            .as_ref()
-            .is_err_and(|error| error.code() == ErrorCode::PANICKED)
-        {
-            self.health().poison();
-        }
-        answer
+        lock(&self.health).admit(method)?;
+        let health = Arc::clone(&self.health);
+        let panicked = move |error: &Error| {
+            lock(&health).poison();
+            panicked(error);
+        };
+        self.seam
+            .watched(terms, panicked, |call| start(&self.handle, call))
+            .await
     }
+}
 
-    fn health(&self) -> std::sync::MutexGuard<'_, InstanceHealth> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(health: &Mutex<InstanceHealth>) -> MutexGuard<'_, InstanceHealth> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

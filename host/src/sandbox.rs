@@ -121,13 +121,13 @@ impl Sandbox {
             .collect();
         if self.record.status().takes_calls() {
             let terms = Terms::within(Duration::from_secs(5));
-            let backend = self.instance.call(terms, |handle, call| handle.info(call));
-            let context = self
+            let backend = self
                 .instance
-                .call(terms, |handle, call| handle.execution_context(call));
+                .call(terms, self.panicked(), |handle, call| handle.info(call));
+            let context = self.instance.call(terms, self.panicked(), |handle, call| {
+                handle.execution_context(call)
+            });
             let (backend, context) = tokio::join!(backend, context);
-            self.note_panic(&backend);
-            self.note_panic(&context);
             info.backend = backend.unwrap_or_default();
             info.execution_context = context.unwrap_or_default();
         }
@@ -305,19 +305,15 @@ impl Sandbox {
             until: Some(&self.over),
             ..terms
         };
-        let answer = self.instance.call(terms, start).await;
-        self.note_panic(&answer);
-        answer
+        self.instance.call(terms, self.panicked(), start).await
     }
 
-    /// Ends it where a method of it panicked.
-    fn note_panic<T>(self: &Arc<Self>, answer: &Result<T>) {
-        if let Err(error) = answer
-            && self.instance.is_poisoned()
-        {
-            self.record.fail(&error.to_string());
+    /// Returns what to do when a method of it panicked.
+    fn panicked(self: &Arc<Self>) -> impl FnOnce(&Error) + Send + 'static {
+        let sandbox = Arc::clone(self);
+        move |error| {
+            sandbox.record.fail(&error.to_string());
             // Nobody can use it any more: give back what it holds now, not at its deletion.
-            let sandbox = Arc::clone(self);
             tokio::spawn(async move { sandbox.end().await });
         }
     }

@@ -20,6 +20,7 @@ at_both! {
     a_panic_in_recover_is_an_error,
     a_panic_in_a_command_ends_its_sandbox_once,
     a_panic_in_information_ends_its_sandbox,
+    a_panic_after_the_caller_left_ends_the_sandbox,
     a_panic_in_any_other_method_reaches_the_tool_that_called_it,
     a_panic_in_a_tool_is_its_result_and_harms_no_sandbox,
     a_panic_in_a_drop_is_logged_and_harmless,
@@ -207,6 +208,21 @@ async fn a_panic_in_information_ends_its_sandbox(at: At) {
         is_panic(&error_of(&sandbox), &format!("wild panics in {method}"));
         world.goes_on().await;
     }
+}
+
+async fn a_panic_after_the_caller_left_ends_the_sandbox(at: At) {
+    let world = World::new(at).await;
+    let sandbox = world.sandbox(json!({})).await;
+    let caller = tokio::spawn({
+        let sandbox = sandbox.clone();
+        async move { run(&sandbox, &["panic-when-asked"]).await }
+    });
+    world.noted("panics when asked").await;
+    caller.abort();
+    world.noted("cleaned up").await;
+    assert_eq!(sandbox.status(), Status::Error);
+    is_panic(&error_of(&sandbox), "wild panics while it winds up");
+    world.goes_on().await;
 }
 
 async fn a_panic_in_any_other_method_reaches_the_tool_that_called_it(at: At) {
