@@ -361,7 +361,7 @@ impl Sandbox {
         let _ = self.stop_locked(&mut end).await;
         self.wind_up().await;
         let cleaned = match self.instance.clean_up().await {
-            Err(_) if self.instance.is_poisoned() => self.clean_up_anew().await,
+            Err(error) if self.instance.is_poisoned() => self.clean_up_anew(error).await,
             cleaned => cleaned,
         };
         match cleaned {
@@ -388,16 +388,26 @@ impl Sandbox {
     }
 
     /// Cleans up what a poisoned instance could not: through a new one, from its saved state.
-    async fn clean_up_anew(&self) -> Result<()> {
-        let Some(state) = self.record.state() else {
-            return Err(Error::internal(
-                "the poisoned sandbox failed to clean up, and saved no state to find its remains by",
-            ));
-        };
-        let services = self.record.services();
-        match self.sandbox_type.recover(&state, services).await? {
-            Some(instance) => instance.clean_up().await,
-            None => Ok(()),
+    async fn clean_up_anew(&self, cause: Error) -> Result<()> {
+        if clean_up_remains(&self.record, &self.sandbox_type).await? {
+            return Ok(());
         }
+        Err(cause.context("the sandbox saved no state to find its remains by after its cleanup"))
     }
+}
+
+/// Cleans up what nobody holds any more, through a new instance that is found by the saved
+/// state. Returns whether there was such a state.
+///
+/// # Errors
+///
+/// What the backend answers; something may be left.
+pub(crate) async fn clean_up_remains(record: &Record, sandbox_type: &SandboxType) -> Result<bool> {
+    let Some(state) = record.state() else {
+        return Ok(false);
+    };
+    if let Some(instance) = sandbox_type.recover(&state, record.services()).await? {
+        instance.clean_up().await?;
+    }
+    Ok(true)
 }
