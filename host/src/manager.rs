@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     lease::{self, FreeLease, Lease},
     registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Record, Sandbox},
+    sandbox::{Record, Sandbox, clean_up_remains},
     schema::SchemaError,
 };
 
@@ -213,10 +213,21 @@ impl Manager {
         let instance = sandbox_type
             .create(record.config(), record.services())
             .await;
-        let instance = instance.map_err(|error| {
-            record.fail(&error.to_string());
-            failed("create", error)
-        })?;
+        let instance = match instance {
+            Ok(instance) => instance,
+            Err(error) => {
+                record.fail(&error.to_string());
+                if broke_off(&error)
+                    && let Err(left) = clean_up_remains(&record, &sandbox_type).await
+                {
+                    tracing::warn!(
+                        sandbox = record.id(),
+                        "what was made of it is left to the sweep: {left}"
+                    );
+                }
+                return Err(failed("create", error));
+            }
+        };
         let max_output_bytes = self.0.config.max_output_bytes;
         let sandbox = Sandbox::new(
             record,
@@ -381,6 +392,16 @@ impl Manager {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns whether a creation may have been broken off before the plugin could undo it.
+fn broke_off(error: &Error) -> bool {
+    [
+        ErrorCode::PANICKED,
+        ErrorCode::DEADLINE_EXCEEDED,
+        ErrorCode::CANCELLED,
+    ]
+    .contains(&error.code())
 }
 
 fn leases(config: &Config) -> PathBuf {
