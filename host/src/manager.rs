@@ -11,7 +11,7 @@ use std::{
 use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     config::Config,
@@ -188,15 +188,12 @@ impl Manager {
         tokio::spawn(async move {
             let _creation = creation;
             let made = manager.make(record, sandbox_type, &registry).await;
-            // Nobody waits for it any more: it goes again.
-            if let Err(Ok(sandbox)) = answer.send(made)
-                && let Err(error) = manager.delete(sandbox.id()).await
-            {
-                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
-            }
+            // Where nobody takes it, the handover deletes it.
+            let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
         });
         // The task sends its answer unless the runtime itself ends.
-        answered.await.unwrap_or(Err(CreateError::ShuttingDown))
+        let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
+        made.map(Handover::take)
     }
 
     async fn make(
@@ -406,6 +403,45 @@ fn broke_off(error: &Error) -> bool {
 
 fn leases(config: &Config) -> PathBuf {
     config.state_dir().join("leases")
+}
+
+/// A sandbox on its way to whoever asked for it: deleted where it does not arrive.
+struct Handover {
+    manager: Manager,
+    sandbox: Arc<Sandbox>,
+    arrived: bool,
+    runtime: Handle,
+}
+
+impl Handover {
+    /// Must be called inside a runtime.
+    fn new(manager: &Manager, sandbox: Arc<Sandbox>) -> Self {
+        Self {
+            manager: manager.clone(),
+            sandbox,
+            arrived: false,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn take(mut self) -> Arc<Sandbox> {
+        self.arrived = true;
+        Arc::clone(&self.sandbox)
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if self.arrived {
+            return;
+        }
+        let (manager, sandbox) = (self.manager.clone(), Arc::clone(&self.sandbox));
+        self.runtime.spawn(async move {
+            if let Err(error) = manager.delete(sandbox.id()).await {
+                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
+            }
+        });
+    }
 }
 
 /// A creation that is under way; shutdown waits for it.
