@@ -368,14 +368,19 @@ impl Manager {
     /// Deletes until nothing is there or under way; returns whether all could be deleted.
     async fn delete_all(&self) -> bool {
         loop {
+            // Before the list: what is made from here on is counted, and seen the next time.
+            let creating = self.sandboxes().creating;
             let deletions = self.list().into_iter().map(|sandbox| {
                 let manager = self.clone();
-                async move { manager.delete(sandbox.id()).await.is_ok() }
+                async move {
+                    let deleted = manager.delete(sandbox.id()).await;
+                    // One that is gone meanwhile was deleted by somebody else.
+                    !matches!(deleted, Err(DeleteError::Backend { .. }))
+                }
             });
             if !join_all(deletions).await.into_iter().all(|deleted| deleted) {
                 return false;
             }
-            let creating = self.sandboxes().creating;
             if creating == 0 {
                 return true;
             }
