@@ -51,7 +51,9 @@ impl CreateRequest {
     }
 }
 
-/// Why no sandbox was made. Nothing of it is left.
+/// Why no sandbox was made.
+///
+/// Nothing of it is left, unless it could not be cleaned up: then it is listed, as an error.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// No plugin provides the type.
@@ -236,10 +238,9 @@ impl Manager {
         let sandbox = Arc::new(sandbox);
         if let Err(error) = sandbox.start().await {
             if let Err(left) = sandbox.end().await {
-                tracing::warn!(
-                    sandbox = sandbox.id(),
-                    "half-made sandbox is left to the sweep: {left}"
-                );
+                tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
+                // Not forgotten: it is shown as an error, and can be deleted again.
+                self.sandboxes().by_id.insert(sandbox.id().into(), sandbox);
             }
             return Err(failed("start", error));
         }

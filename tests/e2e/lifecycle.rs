@@ -13,6 +13,7 @@ at_both! {
     an_error_arrives_whole,
     create_failing_leaves_nothing,
     start_failing_stops_and_cleans_up_and_names_the_step,
+    what_fails_to_start_and_to_clean_up_is_not_forgotten,
     a_hanging_step_ends_with_its_deadline,
     a_step_that_ignores_its_deadline_is_dropped_after_the_grace,
     a_caller_that_vanishes_in_create_leaves_nothing,
@@ -143,6 +144,21 @@ async fn start_failing_stops_and_cleans_up_and_names_the_step(at: At) {
     ];
     assert_eq!(world.journal(), expected);
     assert!(world.host.manager().list().is_empty());
+    world.goes_on().await;
+}
+
+async fn what_fails_to_start_and_to_clean_up_is_not_forgotten(at: At) {
+    let world = World::new(at).await;
+    let error = world
+        .create(json!({ "fail_in": ["start", "cleanup"] }))
+        .await;
+    assert_eq!(backend_error(error.unwrap_err()).0, "start");
+    let left = world.host.manager().list();
+    assert_eq!((left.len(), left[0].status()), (1, Status::Error));
+    assert_eq!(error_of(&left[0]), "wild fails in start");
+    let again = world.host.manager().delete(left[0].id()).await;
+    assert!(again.is_err());
+    assert_eq!((world.count("stop"), world.count("cleanup")), (1, 2));
     world.goes_on().await;
 }
 
