@@ -12,6 +12,7 @@ use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use tokio::{runtime::Handle, sync::oneshot};
+use tracing::Instrument;
 
 use crate::{
     config::Config,
@@ -187,12 +188,13 @@ impl Manager {
         let record = Record::new(identity, sandbox_type.name(), config);
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
-        tokio::spawn(async move {
+        let making = async move {
             let _creation = creation;
             let made = manager.make(record, sandbox_type, &registry).await;
             // Where nobody takes it, the handover deletes it.
             let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
-        });
+        };
+        tokio::spawn(making.in_current_span());
         // The task sends its answer unless the runtime itself ends.
         let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
         made.map(Handover::take)
@@ -272,12 +274,12 @@ impl Manager {
             .get(id)
             .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
         let manager = self.clone();
-        let task = tokio::spawn(async move {
+        let ending = async move {
             sandbox.end().await?;
             manager.sandboxes().by_id.remove(sandbox.id());
             Ok(())
-        });
-        let ended = task
+        };
+        let ended = tokio::spawn(ending.in_current_span())
             .await
             .unwrap_or_else(|error| Err(Error::internal(error)));
         ended.map_err(|source| DeleteError::Backend {
@@ -295,8 +297,8 @@ impl Manager {
         let sandbox = self
             .get(id)
             .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
-        let task = tokio::spawn(async move { sandbox.stop().await });
-        let stopped = task
+        let stopping = async move { sandbox.stop().await };
+        let stopped = tokio::spawn(stopping.in_current_span())
             .await
             .unwrap_or_else(|error| Err(Error::internal(error)));
         stopped.map_err(|source| DeleteError::Backend {

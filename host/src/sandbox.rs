@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     backend::{Instance, Terms},
@@ -314,7 +315,8 @@ impl Sandbox {
         move |error| {
             sandbox.record.fail(&error.to_string());
             // Nobody can use it any more: give back what it holds now, not at its deletion.
-            tokio::spawn(async move { sandbox.end().await });
+            let ending = async move { sandbox.end().await };
+            tokio::spawn(ending.in_current_span());
         }
     }
 
