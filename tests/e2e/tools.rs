@@ -50,7 +50,7 @@ async fn a_tool_of_the_sandboxs_own_plugin_calls_back(at: At) {
         .execute_tool("wild_tool", params, None)
         .await
         .unwrap();
-    assert_eq!(result.output["stdout"], "from within");
+    assert_eq!(result.output["answer"]["stdout"], "from within");
     for action in ["stats", "list", "remove", "get_archive"] {
         assert_eq!(
             tool(&sandbox, action).await.status,
