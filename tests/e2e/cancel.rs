@@ -105,7 +105,7 @@ async fn a_deadline_is_told_to_the_plugin(at: At) {
     assert!((500_000..=602_000).contains(&remaining), "{remaining}");
 
     let world = World::with(at, |config| {
-        config.timeouts.stop = Duration::from_millis(100)
+        config.timeouts.stop = Duration::from_millis(100);
     })
     .await;
     let sandbox = world.sandbox(json!({ "hang_in": ["stop"] })).await;

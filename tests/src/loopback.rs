@@ -11,7 +11,8 @@
 //!    the other end releases them; requests of either end run as tasks, so that neither end ever
 //!    waits for the other while it reads.
 //! 4. `serve`: what an end does for the other with an object of its table.
-//! 5. `proxy` and `stream`: an object of the other end, in the shape of plugin-api's traits.
+//! 5. `remote`: an object of the other end, and what it is asked.
+//! 6. `proxy` and `stream`: such an object in the shape of plugin-api's traits.
 //!
 //! Both ends are the same code: a tool at the far end calls its sandbox at the near end as the
 //! host calls the tool.
@@ -29,6 +30,7 @@ mod frame;
 mod message;
 mod peer;
 mod proxy;
+mod remote;
 mod serve;
 mod stream;
 
@@ -41,6 +43,7 @@ use tokio::runtime::Handle;
 
 use peer::Peer;
 use proxy::{RemoteTool, RemoteType};
+use remote::Request;
 use serve::Descriptions;
 
 /// How many bytes may be on their way in each direction: less than most messages, so that
@@ -58,7 +61,7 @@ impl Placement for Loopback {
         let (near, far) = tokio::io::duplex(BUFFER);
         Peer::serve(far, offer, &runtime);
         let root = Peer::connect(near, &runtime);
-        let answer = runtime.block_on(root.request(peer::Request::plain("offer")))?;
+        let answer = runtime.block_on(root.request(Request::plain("offer")))?;
         let descriptions: Descriptions = serde_json::from_value(answer.value)?;
         let mut remotes = answer.handed.into_iter();
         Ok(Offer {

@@ -2,20 +2,16 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     panic::AssertUnwindSafe,
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use boxyard_host::{Error, plugin::Offer};
-use boxyard_plugin_api::{Call, CallController, Result};
+use boxyard_plugin_api::{CallController, Result};
 use futures_util::FutureExt;
-use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf},
@@ -27,6 +23,7 @@ use tokio::{
 use super::{
     frame::Frame,
     message::{CallDocument, Message, ObjectId, ROOT, RequestId},
+    remote::{Answer, Pending, Remote, Request},
     serve::{Exported, Served},
 };
 
@@ -52,148 +49,6 @@ struct Running {
     task: AbortHandle,
 }
 
-/// A request before it is sent.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: &'static str,
-    pub(super) params: Value,
-    /// What the other end gets to use.
-    pub(super) handing: Vec<Exported>,
-    pub(super) body: Vec<u8>,
-}
-
-impl Request {
-    /// Makes a request without anything.
-    pub(super) fn plain(method: &'static str) -> Self {
-        Self {
-            method,
-            params: Value::Null,
-            handing: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-
-    /// Makes a request with a document.
-    ///
-    /// # Errors
-    ///
-    /// A document that has no JSON form.
-    pub(super) fn new(method: &'static str, params: &(impl Serialize + ?Sized)) -> Result<Self> {
-        Ok(Self {
-            params: serde_json::to_value(params)?,
-            ..Self::plain(method)
-        })
-    }
-
-    /// Hands an object to the other end, for as long as that likes.
-    pub(super) fn handing(mut self, object: Exported) -> Self {
-        self.handing.push(object);
-        self
-    }
-}
-
-/// The other end's answer.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) value: Value,
-    /// What this end gets to use; given back when it is dropped.
-    pub(super) handed: Vec<Remote>,
-    pub(super) body: Vec<u8>,
-}
-
-/// An object of the other end; dropping it gives it back.
-pub(super) struct Remote {
-    peer: Peer,
-    object: ObjectId,
-}
-
-impl Remote {
-    /// Starts a request and returns the answer to come.
-    pub(super) fn request(&self, request: Request) -> Pending {
-        self.peer.start(self.object, request, None)
-    }
-
-    /// Makes a request with a call's context: a call that is asked to stop is asked to there.
-    ///
-    /// # Errors
-    ///
-    /// What the other end answers.
-    pub(super) async fn call(&self, request: Request, call: &Call) -> Result<Answer> {
-        let mut pending = self
-            .peer
-            .start(self.object, request, Some(CallDocument::of(call)));
-        tokio::select! {
-            biased;
-            answer = &mut pending => return answer,
-            () = call.cancelled() => pending.cancel(),
-        }
-        pending.await
-    }
-
-    /// Tells the object something.
-    pub(super) fn note(&self, method: &'static str, params: Value) {
-        self.peer.send(Message::Note {
-            object: self.object,
-            method: method.into(),
-            params,
-        });
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        self.peer.send(Message::Release {
-            object: self.object,
-        });
-    }
-}
-
-impl fmt::Debug for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Remote({})", self.object)
-    }
-}
-
-/// An answer to come; dropping it drops at the other end what works on it.
-pub(super) struct Pending {
-    peer: Peer,
-    id: RequestId,
-    answer: oneshot::Receiver<Result<Answer>>,
-    landed: bool,
-}
-
-impl Pending {
-    fn cancel(&self) {
-        self.peer.send(Message::Cancel { id: self.id });
-    }
-}
-
-impl Future for Pending {
-    type Output = Result<Answer>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.poll_unpin(context).map(|answer| {
-            self.landed = true;
-            answer.unwrap_or_else(|_| Err(gone()))
-        })
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.landed {
-            if let Some(waiting) = lock(&self.peer.0.waiting).as_mut() {
-                waiting.remove(&self.id);
-            }
-            self.peer.send(Message::Abandon { id: self.id });
-        }
-    }
-}
-
-fn gone() -> Error {
-    Error::unavailable("the other end of the connection is gone")
-}
-
 impl Peer {
     /// Makes the near end, which begins with the far end's root object.
     ///
@@ -205,7 +60,7 @@ impl Peer {
         let (peer, reader) = Self::new(stream, runtime);
         let weak = Arc::downgrade(&peer.0);
         runtime.spawn(read_all(reader, move || Weak::upgrade(&weak).map(Peer)));
-        Remote { peer, object: ROOT }
+        Remote::new(peer, ROOT)
     }
 
     /// Makes the far end, which ends with the stream.
@@ -237,7 +92,7 @@ impl Peer {
         (peer, reader)
     }
 
-    fn send(&self, frame: impl Into<Frame>) {
+    pub(super) fn send(&self, frame: impl Into<Frame>) {
         // The writer is gone with the connection; whoever waits for an answer is told so.
         let _ = self.0.outgoing.send(frame.into());
     }
@@ -258,7 +113,12 @@ impl Peer {
     }
 
     /// Sends a request. Nothing is awaited between what is handed over and the frame that says so.
-    fn start(&self, object: ObjectId, request: Request, call: Option<CallDocument>) -> Pending {
+    pub(super) fn start(
+        &self,
+        object: ObjectId,
+        request: Request,
+        call: Option<CallDocument>,
+    ) -> Pending {
         let id = self.number();
         let (sender, answer) = oneshot::channel();
         // Without an entry the sender is dropped here, and the answer is that the end is gone.
@@ -277,11 +137,13 @@ impl Peer {
                 body: request.body,
             });
         }
-        Pending {
-            peer: self.clone(),
-            id,
-            answer,
-            landed: false,
+        Pending::new(self.clone(), id, answer)
+    }
+
+    /// Waits for an answer no more.
+    pub(super) fn forget(&self, id: RequestId) {
+        if let Some(waiting) = lock(&self.0.waiting).as_mut() {
+            waiting.remove(&id);
         }
     }
 
@@ -347,10 +209,7 @@ impl Peer {
     }
 
     fn remotes(&self, objects: Vec<ObjectId>) -> Vec<Remote> {
-        let remote = |object| Remote {
-            peer: self.clone(),
-            object,
-        };
+        let remote = |object| Remote::new(self.clone(), object);
         objects.into_iter().map(remote).collect()
     }
 

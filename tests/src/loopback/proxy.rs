@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    peer::{Answer, Remote, Request},
+    remote::{Answer, Remote, Request},
     serve::{Exported, Making},
 };
 

@@ -12,8 +12,9 @@ use serde_json::{Value, from_value};
 
 use super::{
     frame::MAX_BODY,
-    peer::{Asked, Remote},
+    peer::Asked,
     proxy::{RemoteSandbox, RemoteServices, sandbox_methods},
+    remote::Remote,
     stream::{RemoteSink, RemoteSource},
 };
 

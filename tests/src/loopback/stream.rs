@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 
 use super::{
     frame::MAX_BODY,
-    peer::{Pending, Remote, Request},
+    remote::{Pending, Remote, Request},
 };
 
 /// A source of the other end.
