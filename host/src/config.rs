@@ -9,7 +9,7 @@ use std::{
 
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 use serde_json::Value;
 
 use crate::schema::{Schema, SchemaError};
@@ -88,7 +88,7 @@ macro_rules! timeouts {
         #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         pub struct Timeouts {
-            $($(#[$doc])* #[serde(deserialize_with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
+            $($(#[$doc])* #[serde(serialize_with = "duration_text", deserialize_with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
         }
 
         impl Default for Timeouts {
@@ -122,6 +122,11 @@ timeouts! {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+/// Writes a default into the schema in the form in which it is read.
+fn duration_text<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 /// Reads `30`, `1.5` (seconds), `500ms`, `5m`, `1h 30m`.
