@@ -29,7 +29,7 @@ at_both! {
 
 fn is_panic(text: &str, message: &str) {
     assert!(text.contains(message), "`{text}` has no `{message}`");
-    let named = format!("plugin `{PLUGIN}`: panicked at tests/fixtures/wild.rs:");
+    let named = format!("plugin `{PLUGIN}`: panicked at tests/fixtures/wild");
     assert!(text.contains(&named), "`{text}` has no `{named}`");
 }
 
