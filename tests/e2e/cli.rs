@@ -3,12 +3,6 @@
 //! Covers: the JSON that programs rely on, exit codes, streams as they come, signals, clean-up
 //! after SIGKILL, configuration, installing, verbs of others.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test stops where it cannot go on"
-)]
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
