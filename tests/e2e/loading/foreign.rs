@@ -78,10 +78,15 @@ fn build_outsider() -> Result<Library> {
     let workspace = cargo::workspace();
     fs::write(directory.join("Cargo.toml"), manifest(&workspace))?;
     fs::create_dir(directory.join("src"))?;
-    fs::copy(
-        workspace.join("tests/fixtures/outside/plugin.rs"),
-        directory.join("src/lib.rs"),
-    )?;
+    let original = workspace.join("tests/fixtures/outside/plugin.rs");
+    let source = directory.join("src/lib.rs");
+    fs::copy(&original, &source)?;
+    // With the time of the original, cargo knows it for what it compiled last time.
+    let time = fs::metadata(&original)?.modified()?;
+    File::options()
+        .write(true)
+        .open(&source)?
+        .set_modified(time)?;
 
     let target = cargo::target_dir()?.join("outsider");
     fs::create_dir_all(&target)?;

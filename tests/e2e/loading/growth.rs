@@ -43,7 +43,9 @@ async fn host_of(variant: Variant) -> Result<Value> {
             let data = yard.root().join("state/plugins").join(plugin.name());
             data.join("opened").exists()
         });
-        said["opened"] = opened.map(Variant::name).collect();
+        let opened = opened.map(Variant::name).collect();
+        let all = said.as_object_mut().context("the host wrote no object")?;
+        all.insert("opened".into(), opened);
         Ok(said)
     })
     .await?
@@ -93,6 +95,9 @@ async fn an_older_plugin_runs_in_a_newer_host_that_sees_what_it_lacks() -> Resul
         "hello, services: 11, host: Some(Some(11))\n"
     );
     assert_eq!(said["generations"]["newer"], 11);
+    // This host has what it needs; that it is `newer` once more is all that is wrong.
+    let (_, reason) = report(&said, "z-needy")?;
+    assert!(reason.contains("provides already"), "{reason}");
     check_strangers(&said)
 }
 
