@@ -1,8 +1,8 @@
 //! Loading: what is refused and why, and that nothing bad costs more than itself.
 
 mod files;
-// mod foreign;
-// mod growth;
+mod foreign;
+mod growth;
 pub(crate) mod init;
 mod inputs;
 mod manifests;

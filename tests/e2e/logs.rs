@@ -208,11 +208,7 @@ async fn a_tools_command_in_another_plugin_logs_within_the_hosts_span(at: At) {
     assert_eq!(levels(&events), ["ERROR", "WARN", "INFO"]);
     assert_eq!(events[0].span_names(), ["plugin", "visit"]);
     let visits = logged("visiting");
-    assert!(
-        visits
-            .iter()
-            .any(|event| event.is("plugin", "visitor"))
-    );
+    assert!(visits.iter().any(|event| event.is("plugin", "visitor")));
 }
 
 async fn what_winds_up_after_its_caller_left_logs_within_the_hosts_span(at: At) {

@@ -37,26 +37,43 @@ pub fn target_dir() -> Result<PathBuf> {
         .with_context(|| format!("{} is in no target directory of cargo's", program.display()))
 }
 
-/// Returns a `cargo build` for a package that is no part of this build: what cargo told this
-/// process of its own package and flags does not steer it.
+/// Returns a `cargo build` for a package that is no part of this build: the profile and the flags
+/// of this build do not steer it.
 ///
 /// What rustup was told stays: without `RUSTUP_TOOLCHAIN` its proxies choose a toolchain by
-/// themselves, and may install or update the one that everybody on the machine shares.
+/// themselves, and may install or update the one that everybody on the machine shares. So does
+/// what chooses a compiler: with [`cargo`] it is the one of this build.
 pub fn foreign_build(program: impl Into<OsString>, directory: &Path, target: &Path) -> Command {
-    let mut command = Command::new(program.into());
+    let mut command = building(program);
     for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        let steers = (text.starts_with("CARGO") && text != "CARGO_HOME")
-            || matches!(&*text, "RUSTC" | "RUSTDOC" | "RUSTFLAGS" | "RUSTDOCFLAGS")
-            || text.starts_with("RUSTC_");
-        if steers {
+        if steers(&name.to_string_lossy()) {
             command.env_remove(&name);
         }
     }
     command
-        .args(["build", "--message-format=json", "--offline"])
         .current_dir(directory)
-        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_DIR", target);
+    command
+}
+
+/// Whether a variable of the environment is about this build: its cargo, profile or flags.
+fn steers(name: &str) -> bool {
+    let flags = [
+        "CARGO",
+        "CARGO_BUILD_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_INCREMENTAL",
+        "RUSTFLAGS",
+    ];
+    flags.contains(&name) || name.starts_with("CARGO_PROFILE_")
+}
+
+/// Returns a `cargo build` that neither installs nor updates a toolchain, for [`build`].
+fn building(program: impl Into<OsString>) -> Command {
+    let mut command = Command::new(program.into());
+    command
+        .args(["build", "--message-format=json"])
         .env("RUSTUP_AUTO_INSTALL", "0");
     command
 }
@@ -81,10 +98,9 @@ pub(crate) fn build_workspace() -> Result<&'static Artifacts> {
     static BUILT: OnceLock<Result<Artifacts, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let build = || {
-            let mut command = Command::new(cargo());
+            let mut command = building(cargo());
             command
-                .args(["build", "--message-format=json", "--workspace"])
-                .args(["--lib", "--bins", "--examples"])
+                .args(["--workspace", "--lib", "--bins", "--examples"])
                 .args(profile()?)
                 .current_dir(workspace())
                 .env("CARGO_TARGET_DIR", target_dir()?);

@@ -1,7 +1,7 @@
 //! A shared library, to be altered byte by byte.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::Range,
     path::Path,
@@ -16,6 +16,9 @@ use crate::cargo;
 
 /// What every manifest starts with.
 const MANIFEST_START: &[u8] = br#"{"format":1,"name":""#;
+
+/// What goes in front of the version of a Rust compiler, in all that it compiles.
+const COMPILER: &[u8] = b"rustc version ";
 
 /// A shared library's bytes; cheap to clone.
 #[derive(Clone, Debug)]
@@ -93,6 +96,20 @@ impl Library {
     /// Returns its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Returns the versions of the Rust compilers that made it, as its linker noted them.
+    pub fn compilers(&self) -> BTreeSet<String> {
+        let notes = memmem::find_iter(&self.bytes, COMPILER).filter_map(|at| {
+            let note = self.bytes.get(at + COMPILER.len()..)?;
+            let version = note.split(|byte| matches!(byte, b' ' | b'\0')).next()?;
+            let version = std::str::from_utf8(version).ok()?;
+            // Not a program that looks for such notes itself.
+            version
+                .starts_with(|first: char| first.is_ascii_digit())
+                .then(|| version.to_owned())
+        });
+        notes.collect()
     }
 
     /// Returns its manifest.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use boxyard_conformance::{Library, Yard};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use variant::Variant;
@@ -19,9 +19,14 @@ use variant::Variant;
 /// the newer API that does without nothing.
 async fn host_of(variant: Variant) -> Result<Value> {
     spawn_blocking(move || {
+        let ours = Library::example("good")?.compilers();
         let yard = Yard::new()?;
         for plugin in Variant::ALL {
             let library = Library::read(&plugin.plugin()?)?;
+            ensure!(
+                library.compilers() == ours,
+                "{plugin:?} is built by another compiler"
+            );
             yard.put(&format!("{}.so", plugin.name()), &library)?;
         }
         let needy = Library::read(&Variant::Newer.plugin()?)?;
@@ -33,7 +38,15 @@ async fn host_of(variant: Variant) -> Result<Value> {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        Ok(serde_json::from_slice(&output.stdout)?)
+        let mut said: Value = serde_json::from_slice(&output.stdout)?;
+        let opened = Variant::ALL.into_iter().filter(|plugin| {
+            let data = yard.root().join("state/plugins").join(plugin.name());
+            data.join("opened").exists()
+        });
+        let opened = opened.map(Variant::name).collect();
+        let all = said.as_object_mut().context("the host wrote no object")?;
+        all.insert("opened".into(), opened);
+        Ok(said)
     })
     .await?
 }
@@ -82,11 +95,15 @@ async fn an_older_plugin_runs_in_a_newer_host_that_sees_what_it_lacks() -> Resul
         "hello, services: 11, host: Some(Some(11))\n"
     );
     assert_eq!(said["generations"]["newer"], 11);
+    // This host has what it needs; that it is `newer` once more is all that is wrong.
+    let (_, reason) = report(&said, "z-needy")?;
+    assert!(reason.contains("provides already"), "{reason}");
     check_strangers(&said)
 }
 
 /// Checks that what only calls itself 1.0.0 is refused, by its layout, before any of it is called.
 fn check_strangers(said: &Value) -> Result<()> {
+    assert_eq!(said["opened"], json!(["older", "newer"]));
     for (file, entries) in [
         ("removed", ["logs", "reset"]),
         ("swapped", ["stop", "cleanup"]),

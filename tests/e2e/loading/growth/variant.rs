@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -46,7 +45,12 @@ impl Variant {
 
     /// Builds its host, and returns the program.
     pub(super) fn host(self) -> Result<PathBuf> {
-        self.built("outside-host")
+        self.built(&self.host_name())
+    }
+
+    /// Returns the name of its host; every program of a shared target directory needs its own.
+    fn host_name(self) -> String {
+        format!("{}-host", self.name())
     }
 
     fn has_host(self) -> bool {
@@ -60,15 +64,17 @@ impl Variant {
 
     /// Builds everything; cargo leaves alone what is built already.
     fn build(self) -> Result<Artifacts> {
-        static BUILDING: Mutex<()> = Mutex::new(());
-        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let target = cargo::target_dir()?.join("abi-growth");
+        fs::create_dir_all(&target)?;
+        let one_at_a_time = File::create(target.join("building"))?;
+        one_at_a_time.lock()?;
         let directory = target.join("workspaces").join(self.name());
         write(&directory, &self.files()?)?;
         let mut command = cargo::foreign_build(cargo::cargo(), &directory, &target);
-        command.args(["--package", self.name()]);
+        // This workspace's lock, with less in it: all that it names has been here already.
+        command.args(["--offline", "--package", self.name()]);
         if self.has_host() {
-            command.args(["--package", "outside-host"]);
+            command.args(["--package", &self.host_name()]);
         }
         cargo::build(command)
     }
@@ -79,27 +85,24 @@ impl Variant {
             copy(Path::new(name), &mut files)?;
         }
         copy(Path::new("plugin-api"), &mut files)?;
-        let mut members = vec!["plugin-api", "plugin"];
+        without_tests(&mut files, "plugin-api/Cargo.toml")?;
         self.add_package(&mut files, "plugin", self.name())?;
         if self.has_host() {
             copy(Path::new("host"), &mut files)?;
-            members.extend(["host", "outside-host"]);
-            self.add_package(&mut files, "outside-host", "outside-host")?;
+            without_tests(&mut files, "host/Cargo.toml")?;
+            self.add_package(&mut files, "outside-host", &self.host_name())?;
         }
-        set_between(
-            &mut files,
-            "Cargo.toml",
-            "\nmembers = [",
-            "]",
-            &list(&members),
-        )?;
-        set_between(
-            &mut files,
-            "Cargo.toml",
-            "\ndefault-members = [",
-            "]",
-            &list(&members),
-        )?;
+        for members in ["\nmembers = [", "\ndefault-members = ["] {
+            set_between(&mut files, "Cargo.toml", members, "]", "\"*/*\"")?;
+        }
+        for package in ["plugin-api", "host"] {
+            edit(
+                &mut files,
+                "Cargo.toml",
+                &format!("path = \"{package}\""),
+                &format!("path = \"{}/{package}\"", self.name()),
+            )?;
+        }
         let version = if self == Self::Newer {
             "1.1.0"
         } else {
@@ -126,7 +129,24 @@ impl Variant {
             Self::Removed => remove_entry(&mut files)?,
             Self::Swapped => swap_entries(&mut files)?,
         }
-        Ok(files)
+        Ok(self.apart(files))
+    }
+
+    /// Moves the packages to a directory with the variant's name.
+    ///
+    /// In a shared target directory cargo tells packages of one name and version apart by their
+    /// path in their workspace, and would take one variant's plugin API for another's.
+    fn apart(self, files: Files) -> Files {
+        let moved = files.into_iter().map(|(path, text)| {
+            let in_package = path.components().count() > 1;
+            let path = if in_package {
+                Path::new(self.name()).join(path)
+            } else {
+                path
+            };
+            (path, text)
+        });
+        moved.collect()
     }
 
     /// Adds a package of one file.
@@ -169,10 +189,6 @@ serde_json.workspace = true
 tokio = { workspace = true, features = [\"macros\", \"rt-multi-thread\"] }
 ";
 
-fn list(names: &[&str]) -> String {
-    names.iter().map(|name| format!("\"{name}\", ")).collect()
-}
-
 /// Takes a file, or what cargo needs of a package.
 fn copy(path: &Path, files: &mut Files) -> Result<()> {
     let source = cargo::workspace().join(path);
@@ -193,8 +209,14 @@ fn copy(path: &Path, files: &mut Files) -> Result<()> {
     Ok(())
 }
 
+/// Takes the tests out of a package's manifest; what they depend on may not be at hand.
+fn without_tests(files: &mut Files, manifest: &str) -> Result<()> {
+    set_between(files, manifest, "\n[dev-dependencies]", "\n[lints]", "")
+}
+
 /// Makes a directory hold just these files; what is the same keeps its time, and its build.
 fn write(directory: &Path, files: &Files) -> Result<()> {
+    remove_others(directory, Path::new(""), files)?;
     for (path, text) in files {
         let path = directory.join(path);
         if fs::read_to_string(&path).is_ok_and(|found| found == *text) {
@@ -204,6 +226,24 @@ fn write(directory: &Path, files: &Files) -> Result<()> {
             fs::create_dir_all(parent)?;
         }
         fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Removes what an earlier build had and this one has not.
+fn remove_others(directory: &Path, inner: &Path, files: &Files) -> Result<()> {
+    let here = directory.join(inner);
+    if !here.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(here)? {
+        let entry = entry?;
+        let path = inner.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(directory, &path, files)?;
+        } else if !files.contains_key(&path) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -336,7 +376,7 @@ impl SandboxContext {
     /// Returns the generation of the host's services.
     pub fn generation(&self) -> Result<u32> {
         let generation = self.0.services.generation();
-        generation.ok_or_else(|| Error::unsupported(\"telling a generation\"))
+        generation.ok_or_else(|| crate::Error::unsupported(\"telling a generation\"))
     }
 }
 ",
