@@ -14,7 +14,7 @@ use boxyard_plugin_api::{
 };
 
 use super::{
-    InitError, Inspected, PluginReport, PluginStatus, Refused,
+    InitError, InspectError, Inspected, PluginReport, PluginStatus, Refused,
     decide::{self, Names},
     discover::{self, DiscoverError},
     init, inspect, load, verify,
@@ -116,8 +116,8 @@ impl PluginSet {
         let (candidates, problems) = self.candidates();
         let mut reports = Vec::new();
         let mut inspected = Vec::new();
-        for path in candidates {
-            match inspect(&path) {
+        for (path, result) in inspect_all(candidates) {
+            match result {
                 Ok(plugin) => inspected.push(plugin),
                 Err(error) => reports.push(PluginReport::unreadable(path, &error)),
             }
@@ -279,6 +279,24 @@ impl PluginSet {
             tracing::warn!("a plugin overran its shutdown deadline and is left behind");
         }
     }
+}
+
+/// Inspects files, as many at once as there are processors; answers in their order.
+fn inspect_all(paths: Vec<PathBuf>) -> Vec<(PathBuf, Result<Inspected, InspectError>)> {
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let share = paths.len().div_ceil(at_once).max(1);
+    thread::scope(|scope| {
+        let one = |path: &PathBuf| (path.clone(), inspect(path));
+        let workers: Vec<_> = paths
+            .chunks(share)
+            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        // Inspecting does not panic; were it to, the panic would go on here.
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 fn shadowed(plugin: &Inspected, winner: &Loaded, path: &Path) -> PluginReport {
