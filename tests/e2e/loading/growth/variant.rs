@@ -243,6 +243,9 @@ fn remove_others(directory: &Path, inner: &Path, files: &Files) -> Result<()> {
         let path = inner.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             remove_others(directory, &path, files)?;
+            if !files.keys().any(|file| file.starts_with(&path)) {
+                fs::remove_dir(entry.path())?;
+            }
         } else if !files.contains_key(&path) {
             fs::remove_file(entry.path())?;
         }
