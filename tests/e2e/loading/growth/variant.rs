@@ -48,7 +48,7 @@ impl Variant {
         self.built(&self.host_name())
     }
 
-    /// Returns the name of its host; every program of a shared target directory needs its own.
+    /// Returns the name of its host; every program in a target directory needs its own.
     fn host_name(self) -> String {
         format!("{}-host", self.name())
     }
@@ -64,11 +64,13 @@ impl Variant {
 
     /// Builds everything; cargo leaves alone what is built already.
     fn build(self) -> Result<Artifacts> {
-        let target = cargo::target_dir()?.join("abi-growth");
-        fs::create_dir_all(&target)?;
-        let one_at_a_time = File::create(target.join("building"))?;
+        // The target directory of this test: what they depend on is compiled in it already.
+        let target = cargo::target_dir()?;
+        let variants = target.join("abi-growth");
+        fs::create_dir_all(&variants)?;
+        let one_at_a_time = File::create(variants.join("building"))?;
         one_at_a_time.lock()?;
-        let directory = target.join("workspaces").join(self.name());
+        let directory = variants.join(self.name());
         write(&directory, &self.files()?)?;
         let mut command = cargo::foreign_build(cargo::cargo(), &directory, &target);
         // This workspace's lock, with less in it: all that it names has been here already.
@@ -134,7 +136,7 @@ impl Variant {
 
     /// Moves the packages to a directory with the variant's name.
     ///
-    /// In a shared target directory cargo tells packages of one name and version apart by their
+    /// In one target directory cargo tells packages of one name and version apart by their
     /// path in their workspace, and would take one variant's plugin API for another's.
     fn apart(self, files: Files) -> Files {
         let moved = files.into_iter().map(|(path, text)| {
@@ -241,6 +243,9 @@ fn remove_others(directory: &Path, inner: &Path, files: &Files) -> Result<()> {
         let path = inner.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             remove_others(directory, &path, files)?;
+            if !files.keys().any(|file| file.starts_with(&path)) {
+                fs::remove_dir(entry.path())?;
+            }
         } else if !files.contains_key(&path) {
             fs::remove_file(entry.path())?;
         }
