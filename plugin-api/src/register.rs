@@ -29,7 +29,7 @@ pub mod expansion {
 /// Name, version, description, authors and licence come from the package. Use it once, in a
 /// crate with `crate-type = ["cdylib"]`.
 ///
-/// ```ignore
+/// ```text
 /// register_plugin! { sandboxes: [LocalProcess], tools: [Hello] }
 /// register_plugin! { tools: [Hello], min_host_api: "1.2.0" }
 /// ```
