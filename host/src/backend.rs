@@ -6,7 +6,7 @@
 
 use std::{
     future::{Future, pending},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,9 +17,13 @@ use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::{config::Timeouts, telemetry::PluginLog};
+use crate::{
+    config::Timeouts,
+    telemetry::{PluginLog, RunningCall},
+};
 
 /// What all calls into one plugin share.
 #[derive(Debug)]
@@ -36,13 +40,15 @@ pub(crate) struct Terms<'a> {
     pub(crate) timeout: Option<Duration>,
     /// The call of a tool that this one is made for: it ends with it.
     pub(crate) parent: Option<&'a Call>,
+    /// The end of what it is made on: it ends with it.
+    pub(crate) until: Option<&'a CancellationToken>,
 }
 
 impl Terms<'_> {
     pub(crate) fn within(timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
-            parent: None,
+            ..Self::default()
         }
     }
 }
@@ -70,6 +76,16 @@ impl Seam {
         terms: Terms<'_>,
         start: impl FnOnce(Call) -> CallFuture<T>,
     ) -> Result<T> {
+        self.watched(terms, |_| {}, start).await
+    }
+
+    /// Does [`Seam::call`]; `panicked` is told of a panic also when nobody waits any more.
+    async fn watched<T: Send + 'static>(
+        &self,
+        terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
+        start: impl FnOnce(Call) -> CallFuture<T>,
+    ) -> Result<T> {
         let span = Span::current();
         let mut controller = CallController::new(span.id().map_or(0, |id| id.into_u64()));
         let own = terms
@@ -80,30 +96,44 @@ impl Seam {
         if let Some(deadline) = deadline {
             controller = controller.deadline(deadline.into_std());
         }
-        let _running = self.log.enter(controller.id(), &span);
-        let future = start(controller.call());
+        let running = self.log.enter(controller.id(), &span);
+        let (started, plugin) = (start(controller.call()), Arc::clone(&self.plugin));
+        let future = async move {
+            started.await.map_err(|error| {
+                if error.code() != ErrorCode::PANICKED {
+                    return error;
+                }
+                let error = error.context(format_args!("plugin `{plugin}`"));
+                panicked(&error);
+                error
+            })
+        };
         let flight = Flight {
-            future,
+            future: Box::pin(future),
             landed: false,
             controller,
             grace: self.timeouts.cancel_grace,
+            running,
         };
-        let answer = flight.land(deadline, async {
+        let parent_cancelled = async {
             match terms.parent {
                 Some(parent) => parent.cancelled().await,
                 None => pending().await,
             }
+        };
+        let ended = async {
+            match terms.until {
+                Some(until) => until.cancelled().await,
+                None => pending().await,
+            }
+        };
+        let answer = flight.land(deadline, async {
+            tokio::select! {
+                () = parent_cancelled => {}
+                () = ended => {}
+            }
         });
-        answer.await.map_err(|error| self.named(error))
-    }
-
-    /// Puts the plugin's name in front of what is the plugin's own fault.
-    fn named(&self, error: Error) -> Error {
-        if error.code() == ErrorCode::PANICKED {
-            error.context(format_args!("plugin `{}`", self.plugin))
-        } else {
-            error
-        }
+        answer.await
     }
 }
 
@@ -113,6 +143,8 @@ struct Flight<T: Send + 'static> {
     landed: bool,
     controller: CallController,
     grace: Duration,
+    /// Keeps the call's span known to the log while the plugin winds up.
+    running: Option<RunningCall>,
 }
 
 impl<T: Send + 'static> Flight<T> {
@@ -169,8 +201,11 @@ impl<T: Send + 'static> Drop for Flight<T> {
         // Without a runtime the process is ending, and dropping the future is all that is left.
         if let Ok(runtime) = Handle::try_current() {
             let future = std::mem::replace(&mut self.future, Box::pin(pending()));
-            let grace = self.grace;
-            runtime.spawn(async move { timeout(grace, future).await.map(drop) });
+            let (grace, running) = (self.grace, self.running.take());
+            runtime.spawn(async move {
+                let _running = running;
+                timeout(grace, future).await.map(drop)
+            });
         }
     }
 }
@@ -180,7 +215,7 @@ impl<T: Send + 'static> Drop for Flight<T> {
 pub(crate) struct Instance {
     handle: SandboxHandle,
     seam: Arc<Seam>,
-    health: Mutex<InstanceHealth>,
+    health: Arc<Mutex<InstanceHealth>>,
 }
 
 /// What may still be called.
@@ -237,65 +272,84 @@ impl Instance {
         Self {
             handle,
             seam,
-            health: Mutex::new(InstanceHealth::Sound),
+            health: Arc::new(Mutex::new(InstanceHealth::Sound)),
         }
+    }
+
+    /// Returns how long what is asked to stop may take.
+    pub(crate) fn cancel_grace(&self) -> Duration {
+        self.seam.timeouts.cancel_grace
     }
 
     /// Returns whether a method of it panicked.
     pub(crate) fn is_poisoned(&self) -> bool {
-        *self.health() != InstanceHealth::Sound
+        *lock(&self.health) != InstanceHealth::Sound
     }
 
     pub(crate) async fn start(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.start);
-        self.method(Method::Other, terms, |handle, call| handle.start(call))
-            .await
+        self.method(
+            Method::Other,
+            terms,
+            |_| {},
+            |handle, call| handle.start(call),
+        )
+        .await
     }
 
     pub(crate) async fn stop(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.stop);
-        self.method(Method::Stop, terms, |handle, call| handle.stop(call))
-            .await
+        self.method(
+            Method::Stop,
+            terms,
+            |_| {},
+            |handle, call| handle.stop(call),
+        )
+        .await
     }
 
     pub(crate) async fn clean_up(&self) -> Result<()> {
         let terms = Terms::within(self.seam.timeouts.cleanup);
-        self.method(Method::CleanUp, terms, |handle, call| handle.cleanup(call))
-            .await
+        self.method(
+            Method::CleanUp,
+            terms,
+            |_| {},
+            |handle, call| handle.cleanup(call),
+        )
+        .await
     }
 
-    /// Calls any other method.
+    /// Calls any other method; `panicked` is told of a panic also when the caller is gone.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
-        self.method(Method::Other, terms, start).await
+        self.method(Method::Other, terms, panicked, start).await
     }
 
     async fn method<T: Send + 'static>(
         &self,
         method: Method,
         terms: Terms<'_>,
+        panicked: impl FnOnce(&Error) + Send + 'static,
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
-        self.health().admit(method)?;
-        let answer = self
-            .seam
-            .call(terms, |call| start(&self.handle, call))
-            .await;
-        if answer
-            .as_ref()
-            .is_err_and(|error| error.code() == ErrorCode::PANICKED)
-        {
-            self.health().poison();
-        }
-        answer
+        lock(&self.health).admit(method)?;
+        let health = Arc::clone(&self.health);
+        let panicked = move |error: &Error| {
+            lock(&health).poison();
+            panicked(error);
+        };
+        self.seam
+            .watched(terms, panicked, |call| start(&self.handle, call))
+            .await
     }
+}
 
-    fn health(&self) -> std::sync::MutexGuard<'_, InstanceHealth> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(health: &Mutex<InstanceHealth>) -> MutexGuard<'_, InstanceHealth> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

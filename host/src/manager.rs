@@ -11,13 +11,14 @@ use std::{
 use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
+use tracing::Instrument;
 
 use crate::{
     config::Config,
     lease::{self, FreeLease, Lease},
     registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Record, Sandbox},
+    sandbox::{Record, Sandbox, clean_up_remains},
     schema::SchemaError,
 };
 
@@ -51,7 +52,9 @@ impl CreateRequest {
     }
 }
 
-/// Why no sandbox was made. Nothing of it is left.
+/// Why no sandbox was made.
+///
+/// Nothing of it is left, unless it could not be cleaned up: then it is listed, as an error.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// No plugin provides the type.
@@ -185,18 +188,16 @@ impl Manager {
         let record = Record::new(identity, sandbox_type.name(), config);
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
-        tokio::spawn(async move {
+        let making = async move {
             let _creation = creation;
             let made = manager.make(record, sandbox_type, &registry).await;
-            // Nobody waits for it any more: it goes again.
-            if let Err(Ok(sandbox)) = answer.send(made)
-                && let Err(error) = manager.delete(sandbox.id()).await
-            {
-                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
-            }
-        });
+            // Where nobody takes it, the handover deletes it.
+            let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
+        };
+        tokio::spawn(making.in_current_span());
         // The task sends its answer unless the runtime itself ends.
-        answered.await.unwrap_or(Err(CreateError::ShuttingDown))
+        let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
+        made.map(Handover::take)
     }
 
     async fn make(
@@ -213,10 +214,21 @@ impl Manager {
         let instance = sandbox_type
             .create(record.config(), record.services())
             .await;
-        let instance = instance.map_err(|error| {
-            record.fail(&error.to_string());
-            failed("create", error)
-        })?;
+        let instance = match instance {
+            Ok(instance) => instance,
+            Err(error) => {
+                record.fail(&error.to_string());
+                if broke_off(&error)
+                    && let Err(left) = clean_up_remains(&record, &sandbox_type).await
+                {
+                    tracing::warn!(
+                        sandbox = record.id(),
+                        "what was made of it is left to the sweep: {left}"
+                    );
+                }
+                return Err(failed("create", error));
+            }
+        };
         let max_output_bytes = self.0.config.max_output_bytes;
         let sandbox = Sandbox::new(
             record,
@@ -228,10 +240,9 @@ impl Manager {
         let sandbox = Arc::new(sandbox);
         if let Err(error) = sandbox.start().await {
             if let Err(left) = sandbox.end().await {
-                tracing::warn!(
-                    sandbox = sandbox.id(),
-                    "half-made sandbox is left to the sweep: {left}"
-                );
+                tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
+                // Not forgotten: it is shown as an error, and can be deleted again.
+                self.sandboxes().by_id.insert(sandbox.id().into(), sandbox);
             }
             return Err(failed("start", error));
         }
@@ -263,12 +274,12 @@ impl Manager {
             .get(id)
             .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
         let manager = self.clone();
-        let task = tokio::spawn(async move {
+        let ending = async move {
             sandbox.end().await?;
             manager.sandboxes().by_id.remove(sandbox.id());
             Ok(())
-        });
-        let ended = task
+        };
+        let ended = tokio::spawn(ending.in_current_span())
             .await
             .unwrap_or_else(|error| Err(Error::internal(error)));
         ended.map_err(|source| DeleteError::Backend {
@@ -286,8 +297,8 @@ impl Manager {
         let sandbox = self
             .get(id)
             .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
-        let task = tokio::spawn(async move { sandbox.stop().await });
-        let stopped = task
+        let stopping = async move { sandbox.stop().await };
+        let stopped = tokio::spawn(stopping.in_current_span())
             .await
             .unwrap_or_else(|error| Err(Error::internal(error)));
         stopped.map_err(|source| DeleteError::Backend {
@@ -360,14 +371,19 @@ impl Manager {
     /// Deletes until nothing is there or under way; returns whether all could be deleted.
     async fn delete_all(&self) -> bool {
         loop {
+            // Before the list: what is made from here on is counted, and seen the next time.
+            let creating = self.sandboxes().creating;
             let deletions = self.list().into_iter().map(|sandbox| {
                 let manager = self.clone();
-                async move { manager.delete(sandbox.id()).await.is_ok() }
+                async move {
+                    let deleted = manager.delete(sandbox.id()).await;
+                    // One that is gone meanwhile was deleted by somebody else.
+                    !matches!(deleted, Err(DeleteError::Backend { .. }))
+                }
             });
             if !join_all(deletions).await.into_iter().all(|deleted| deleted) {
                 return false;
             }
-            let creating = self.sandboxes().creating;
             if creating == 0 {
                 return true;
             }
@@ -383,8 +399,57 @@ impl Manager {
     }
 }
 
+/// Returns whether a creation may have been broken off before the plugin could undo it.
+fn broke_off(error: &Error) -> bool {
+    [
+        ErrorCode::PANICKED,
+        ErrorCode::DEADLINE_EXCEEDED,
+        ErrorCode::CANCELLED,
+    ]
+    .contains(&error.code())
+}
+
 fn leases(config: &Config) -> PathBuf {
     config.state_dir().join("leases")
+}
+
+/// A sandbox on its way to whoever asked for it: deleted where it does not arrive.
+struct Handover {
+    manager: Manager,
+    sandbox: Arc<Sandbox>,
+    arrived: bool,
+    runtime: Handle,
+}
+
+impl Handover {
+    /// Must be called inside a runtime.
+    fn new(manager: &Manager, sandbox: Arc<Sandbox>) -> Self {
+        Self {
+            manager: manager.clone(),
+            sandbox,
+            arrived: false,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn take(mut self) -> Arc<Sandbox> {
+        self.arrived = true;
+        Arc::clone(&self.sandbox)
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if self.arrived {
+            return;
+        }
+        let (manager, sandbox) = (self.manager.clone(), Arc::clone(&self.sandbox));
+        self.runtime.spawn(async move {
+            if let Err(error) = manager.delete(sandbox.id()).await {
+                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
+            }
+        });
+    }
 }
 
 /// A creation that is under way; shutdown waits for it.

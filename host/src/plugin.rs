@@ -24,7 +24,7 @@ pub use load::LoadError;
 pub use verify::{VerifyError, pin};
 
 pub(crate) use set::PluginSet;
-pub use set::{InProcess, Placement};
+pub use set::{InProcess, Offer, Placement};
 
 /// What became of a file that looks like a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

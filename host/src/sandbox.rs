@@ -12,7 +12,12 @@ use boxyard_plugin_api::{
     SandboxHandle, abi::SandboxObject, register::CallFuture,
 };
 use serde_json::Value;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     backend::{Instance, Terms},
@@ -38,6 +43,8 @@ pub struct Sandbox {
     tools: Vec<Arc<Tool>>,
     max_output_bytes: usize,
     end: Mutex<End>,
+    /// Cancelled once it was stopped: what still runs in it is asked to stop.
+    over: CancellationToken,
 }
 
 /// How far a sandbox's end has come.
@@ -67,6 +74,7 @@ impl Sandbox {
             tools,
             max_output_bytes,
             end: Mutex::new(End::Live),
+            over: CancellationToken::new(),
         }
     }
 
@@ -114,8 +122,12 @@ impl Sandbox {
             .collect();
         if self.record.status().takes_calls() {
             let terms = Terms::within(Duration::from_secs(5));
-            let backend = self.look(terms, |handle, call| handle.info(call));
-            let context = self.look(terms, |handle, call| handle.execution_context(call));
+            let backend = self
+                .instance
+                .call(terms, self.panicked(), |handle, call| handle.info(call));
+            let context = self.instance.call(terms, self.panicked(), |handle, call| {
+                handle.execution_context(call)
+            });
             let (backend, context) = tokio::join!(backend, context);
             info.backend = backend.unwrap_or_default();
             info.execution_context = context.unwrap_or_default();
@@ -128,7 +140,12 @@ impl Sandbox {
         let started = self.instance.start().await;
         match started {
             Ok(()) => {
-                self.record.move_to(Status::Running)?;
+                let moved = self.record.move_to(Status::Running);
+                // It ended by itself while it started: that is the reason, not the move.
+                moved.map_err(|illegal| {
+                    let why = self.record.error();
+                    why.map_or(illegal, Error::failed_precondition)
+                })?;
                 let names: Vec<&str> = self.tools.iter().map(|tool| tool.name()).collect();
                 self.record
                     .event("tools-initialized", serde_json::json!({ "tools": names }));
@@ -214,18 +231,22 @@ impl Sandbox {
         let terms = Terms {
             timeout: backstop,
             parent,
+            until: None,
         };
         let answer = self
             .call(terms, |handle, call| {
                 handle.execute_command(command, io, call)
             })
             .await;
+        let late = backstop.is_some_and(|backstop| began.elapsed() >= backstop);
         match answer {
             // The backend forgot the command's timeout: the host has ended the call.
-            Err(error)
-                if error.code() == ErrorCode::DEADLINE_EXCEEDED
-                    && backstop.is_some_and(|backstop| began.elapsed() >= backstop) =>
-            {
+            Ok(exit) if late => Ok(CommandExit {
+                exit_code: CommandExit::TIMED_OUT,
+                timed_out: true,
+                ..exit
+            }),
+            Err(error) if late && error.code() == ErrorCode::DEADLINE_EXCEEDED => {
                 let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Ok(CommandExit {
                     duration_ms,
@@ -256,7 +277,12 @@ impl Sandbox {
         let params = tool.check_params(params)?;
         let _activity = self.record.begin()?;
         let sandbox = SandboxObject::from_sandbox(facade::Facade::new(Arc::clone(self)));
-        Ok(tool.execute(&params, sandbox, timeout).await)
+        let terms = Terms {
+            timeout,
+            parent: None,
+            until: Some(&self.over),
+        };
+        Ok(tool.execute(&params, sandbox, terms).await)
     }
 
     fn tool_names(&self) -> Vec<String> {
@@ -273,25 +299,22 @@ impl Sandbox {
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
         let _activity = self.record.begin()?;
-        self.look(terms, start).await
+        let terms = Terms {
+            until: Some(&self.over),
+            ..terms
+        };
+        self.instance.call(terms, self.panicked(), start).await
     }
 
-    /// Calls a method that is no activity. A panic in it is the end of the sandbox.
-    async fn look<T: Send + 'static>(
-        self: &Arc<Self>,
-        terms: Terms<'_>,
-        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
-    ) -> Result<T> {
-        let answer = self.instance.call(terms, start).await;
-        if let Err(error) = &answer
-            && error.code() == ErrorCode::PANICKED
-        {
-            self.record.fail(&error.to_string());
+    /// Returns what to do when a method of it panicked.
+    fn panicked(self: &Arc<Self>) -> impl FnOnce(&Error) + Send + 'static {
+        let sandbox = Arc::clone(self);
+        move |error| {
+            sandbox.record.fail(&error.to_string());
             // Nobody can use it any more: give back what it holds now, not at its deletion.
-            let sandbox = Arc::clone(self);
-            tokio::spawn(async move { sandbox.end().await });
+            let ending = async move { sandbox.end().await };
+            tokio::spawn(ending.in_current_span());
         }
-        answer
     }
 
     /// Stops it: everything that runs in it ends, what it holds stays.
@@ -312,6 +335,7 @@ impl Sandbox {
         match self.instance.stop().await {
             Ok(()) => {
                 *end = End::Stopped;
+                self.wind_up().await;
                 self.record.stopped();
                 Ok(())
             }
@@ -334,8 +358,9 @@ impl Sandbox {
         }
         // A failed stop is in the record; cleaning up ends what it can all the same.
         let _ = self.stop_locked(&mut end).await;
+        self.wind_up().await;
         let cleaned = match self.instance.clean_up().await {
-            Err(_) if self.instance.is_poisoned() => self.clean_up_anew().await,
+            Err(error) if self.instance.is_poisoned() => self.clean_up_anew(error).await,
             cleaned => cleaned,
         };
         match cleaned {
@@ -351,17 +376,37 @@ impl Sandbox {
         }
     }
 
-    /// Cleans up what a poisoned instance could not: through a new one, from its saved state.
-    async fn clean_up_anew(&self) -> Result<()> {
-        let Some(state) = self.record.state() else {
-            return Err(Error::internal(
-                "the poisoned sandbox failed to clean up, and saved no state to find its remains by",
-            ));
-        };
-        let services = self.record.services();
-        match self.sandbox_type.recover(&state, services).await? {
-            Some(instance) => instance.clean_up().await,
-            None => Ok(()),
+    /// Asks what still runs in it to stop, and waits for that: nothing runs while it is cleaned up.
+    async fn wind_up(&self) {
+        self.over.cancel();
+        // Every call is dropped after its grace, and one that a tool made after the tool's.
+        let longest = self.instance.cancel_grace().saturating_mul(2);
+        if timeout(longest, self.record.quiet()).await.is_err() {
+            tracing::warn!(sandbox = self.id(), "calls outlive the sandbox");
         }
     }
+
+    /// Cleans up what a poisoned instance could not: through a new one, from its saved state.
+    async fn clean_up_anew(&self, cause: Error) -> Result<()> {
+        if clean_up_remains(&self.record, &self.sandbox_type).await? {
+            return Ok(());
+        }
+        Err(cause.context("the sandbox saved no state to find its remains by after its cleanup"))
+    }
+}
+
+/// Cleans up what nobody holds any more, through a new instance that is found by the saved
+/// state. Returns whether there was such a state.
+///
+/// # Errors
+///
+/// What the backend answers; something may be left.
+pub(crate) async fn clean_up_remains(record: &Record, sandbox_type: &SandboxType) -> Result<bool> {
+    let Some(state) = record.state() else {
+        return Ok(false);
+    };
+    if let Some(instance) = sandbox_type.recover(&state, record.services()).await? {
+        instance.clean_up().await?;
+    }
+    Ok(true)
 }

@@ -9,7 +9,7 @@ use std::{
 
 use boxyard_plugin_api::abi::{HostServices, Telemetry, TelemetryLabels};
 use serde_json::Value;
-use tracing::{Span, level_filters::LevelFilter, span::Id};
+use tracing::{Span, level_filters::LevelFilter};
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt};
 
 /// The target of what plugins log; where a plugin logged it is in the field `source`.
@@ -144,13 +144,15 @@ impl PluginLog {
     }
 
     /// Returns the span that an event or a span of the plugin lies in.
-    fn parent(&self, span: u64, labels: &TelemetryLabels) -> Option<Id> {
+    ///
+    /// It is held while it is used: its own end may come from another thread meanwhile.
+    fn parent(&self, span: u64, labels: &TelemetryLabels) -> Span {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parent) = spans.get(&span) {
-            return parent.id();
+            return parent.clone();
         }
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.get(&labels.call).and_then(Span::id)
+        calls.get(&labels.call).cloned().unwrap_or_else(Span::none)
     }
 
     fn event(
@@ -169,7 +171,7 @@ impl PluginLog {
             ($level:ident) => {
                 tracing::event!(
                     target: PLUGIN_TARGET,
-                    parent: parent,
+                    parent: parent.id(),
                     tracing::Level::$level,
                     plugin = &*self.plugin,
                     sandbox_type,
@@ -199,7 +201,7 @@ impl PluginLog {
             ($level:ident) => {
                 tracing::span!(
                     target: PLUGIN_TARGET,
-                    parent: parent,
+                    parent: parent.id(),
                     tracing::Level::$level,
                     "plugin",
                     span = name,

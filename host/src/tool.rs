@@ -1,6 +1,6 @@
 //! Tools: named, schema-described actions that run against a sandbox.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use boxyard_plugin_api::{
     Error, ErrorCode, ToolDescriptor,
@@ -138,13 +138,9 @@ impl Tool {
         &self,
         params: &Value,
         sandbox: SandboxObject,
-        timeout: Option<Duration>,
+        terms: Terms<'_>,
     ) -> ToolResult {
         let began = tokio::time::Instant::now();
-        let terms = Terms {
-            timeout,
-            parent: None,
-        };
         let answer = self
             .seam
             .call(terms, |call| self.object.execute(params, sandbox, call))

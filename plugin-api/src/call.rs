@@ -149,6 +149,13 @@ impl CallController {
         self
     }
 
+    /// Sets the call's number, for proxies: what is passed on keeps the number that logs know it by.
+    #[must_use]
+    pub fn with_id(mut self, id: u64) -> Self {
+        self.id = id;
+        self
+    }
+
     /// Returns the call's number.
     pub fn id(&self) -> u64 {
         self.id
@@ -201,5 +208,6 @@ mod tests {
             .unwrap_err();
         assert_eq!(error.code(), ErrorCode::CANCELLED);
         assert!(CallController::new(0).call().remaining().is_none());
+        assert_eq!(CallController::new(0).with_id(41).call().id(), 41);
     }
 }

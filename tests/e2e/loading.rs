@@ -3,7 +3,7 @@
 mod files;
 mod foreign;
 mod growth;
-mod init;
+pub(crate) mod init;
 mod inputs;
 mod manifests;
 mod names;

@@ -3,7 +3,25 @@
 //! A test that cannot run here says so on standard error, past the capture of the test harness,
 //! and passes; with `BOXYARD_REQUIRE_ALL=1` it fails.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is not as expected"
+)]
+
+mod cancel;
+mod cli;
+mod ending;
+mod lifecycle;
 mod loading;
+mod logs;
+mod panics;
+mod streams;
+mod sweep;
+mod tools;
+mod world;
 
 use std::io::Write;
 

@@ -83,6 +83,16 @@ pub fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// Returns a program of the workspace, built once for all tests.
+///
+/// # Errors
+///
+/// It does not build, or there is no such program.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let program = build_workspace()?.get(name).cloned();
+    program.with_context(|| format!("the workspace has no program `{name}`"))
+}
+
 /// Builds all of the workspace, once, in the profile of this test.
 pub(crate) fn build_workspace() -> Result<&'static Artifacts> {
     static BUILT: OnceLock<Result<Artifacts, String>> = OnceLock::new();

@@ -6,7 +6,9 @@
 //! 2. [`Yard`] is a plugin directory with a host's state and cache beside it. A test puts
 //!    libraries in it and starts hosts on it. One process can hold many hosts, for each yard
 //!    has a cache of its own: the dynamic linker takes one file for one library.
-//! 3. [`cargo`] builds what is no part of the workspace.
+//! 3. [`Loopback`](loopback::Loopback) is a placement that turns everything that crosses between
+//!    a host and its plugins into bytes and back.
+//! 4. [`cargo`] builds what is no part of the workspace.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -23,6 +25,7 @@
 
 pub mod cargo;
 mod library;
+pub mod loopback;
 mod yard;
 
 pub use library::Library;

@@ -8,10 +8,13 @@ use std::{
     time::Duration,
 };
 
-use boxyard_plugin_api::abi::{PluginModuleRef, SandboxTypeObject, ToolObject};
+use boxyard_plugin_api::{
+    Error,
+    abi::{PluginModuleRef, SandboxTypeObject, ToolObject},
+};
 
 use super::{
-    Inspected, PluginReport, PluginStatus, Refused,
+    InitError, InspectError, Inspected, PluginReport, PluginStatus, Refused,
     decide::{self, Names},
     discover::{self, DiscoverError},
     init, inspect, load, verify,
@@ -27,14 +30,30 @@ use crate::{
 /// What a plugin's runtime may overrun its deadline by before it is left behind.
 const SHUTDOWN_SLACK: Duration = Duration::from_millis(500);
 
-/// Where the code of plugins runs: puts a proxy between the host and what a plugin offers.
+/// Where the code of plugins runs: puts proxies between the host and what a plugin offers.
 ///
 /// [`InProcess`] puts nothing between.
 pub trait Placement: Send + Sync + 'static {
-    /// Returns the sandbox type that the host calls.
-    fn sandbox_type(&self, object: SandboxTypeObject) -> SandboxTypeObject;
-    /// Returns the tool that the host calls.
-    fn tool(&self, object: ToolObject) -> ToolObject;
+    /// Returns what the host calls in place of what a plugin offers: as many types and tools,
+    /// in the same order.
+    ///
+    /// Called once for each plugin, on a thread that may block, inside the host's runtime.
+    ///
+    /// # Errors
+    ///
+    /// The plugin is quarantined with this message.
+    fn place(&self, offer: Offer) -> Result<Offer, Error>;
+}
+
+/// What one plugin offers.
+#[derive(Debug)]
+pub struct Offer {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its sandbox types, as its manifest lists them.
+    pub sandbox_types: Vec<SandboxTypeObject>,
+    /// Its tools, as its manifest lists them.
+    pub tools: Vec<ToolObject>,
 }
 
 /// Plugins run in the host's process.
@@ -42,12 +61,8 @@ pub trait Placement: Send + Sync + 'static {
 pub struct InProcess;
 
 impl Placement for InProcess {
-    fn sandbox_type(&self, object: SandboxTypeObject) -> SandboxTypeObject {
-        object
-    }
-
-    fn tool(&self, object: ToolObject) -> ToolObject {
-        object
+    fn place(&self, offer: Offer) -> Result<Offer, Error> {
+        Ok(offer)
     }
 }
 
@@ -101,8 +116,8 @@ impl PluginSet {
         let (candidates, problems) = self.candidates();
         let mut reports = Vec::new();
         let mut inspected = Vec::new();
-        for path in candidates {
-            match inspect(&path) {
+        for (path, result) in inspect_all(candidates) {
+            match result {
                 Ok(plugin) => inspected.push(plugin),
                 Err(error) => reports.push(PluginReport::unreadable(path, &error)),
             }
@@ -216,25 +231,28 @@ impl PluginSet {
         let log = Arc::new(PluginLog::new(Arc::clone(&name)));
         let started = init::start(plugin, copy, &self.config, &self.host_id, &log)?;
         let seam = Arc::new(Seam::new(name, log, self.config.timeouts));
+        let (types, type_objects): (Vec<_>, Vec<_>) = started.sandbox_types.into_iter().unzip();
+        let (tools, tool_objects): (Vec<_>, Vec<_>) = started.tools.into_iter().unzip();
+        let offer = Offer {
+            plugin: plugin.manifest.name.clone(),
+            sandbox_types: type_objects,
+            tools: tool_objects,
+        };
+        let placed = self.placement.place(offer);
+        let placed = placed.map_err(|source| InitError::Failed { source })?;
         tracing::info!(plugin = %plugin.manifest.name, version = %plugin.version, path = %plugin.path.display(), "plugin loaded");
         Ok(Loaded {
             manifest: plugin.manifest.clone(),
             module: started.module,
-            sandbox_types: started
-                .sandbox_types
+            sandbox_types: types
                 .into_iter()
-                .map(|(descriptor, object)| {
-                    let object = self.placement.sandbox_type(object);
-                    Arc::new(SandboxType::new(descriptor, object, Arc::clone(&seam)))
-                })
+                .zip(placed.sandbox_types)
+                .map(|(one, object)| Arc::new(SandboxType::new(one, object, Arc::clone(&seam))))
                 .collect(),
-            tools: started
-                .tools
+            tools: tools
                 .into_iter()
-                .map(|(descriptor, object)| {
-                    let object = self.placement.tool(object);
-                    Arc::new(Tool::new(descriptor, object, Arc::clone(&seam)))
-                })
+                .zip(placed.tools)
+                .map(|(one, object)| Arc::new(Tool::new(one, object, Arc::clone(&seam))))
                 .collect(),
         })
     }
@@ -261,6 +279,24 @@ impl PluginSet {
             tracing::warn!("a plugin overran its shutdown deadline and is left behind");
         }
     }
+}
+
+/// Inspects files, as many at once as there are processors; answers in their order.
+fn inspect_all(paths: Vec<PathBuf>) -> Vec<(PathBuf, Result<Inspected, InspectError>)> {
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let share = paths.len().div_ceil(at_once).max(1);
+    thread::scope(|scope| {
+        let one = |path: &PathBuf| (path.clone(), inspect(path));
+        let workers: Vec<_> = paths
+            .chunks(share)
+            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        // Inspecting does not panic; were it to, the panic would go on here.
+        joined
+            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 fn shadowed(plugin: &Inspected, winner: &Loaded, path: &Path) -> PluginReport {

@@ -5,27 +5,41 @@ use std::sync::Arc;
 use boxyard_plugin_api as api;
 use boxyard_plugin_api::{
     ByteSink, ByteSource, Call, Command, CommandExit, CommandIo, Error, ExecutionContext, FileInfo,
-    GetArchive, LogRequest, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, Stats,
-    WriteFile,
+    GetArchive, LogRequest, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, SandboxHandle,
+    Stats, WriteFile, register::CallFuture,
 };
 use serde_json::{Map, Value};
+use tracing::{Instrument, Span};
 
 use super::Sandbox;
 use crate::backend::Terms;
 
 /// A sandbox in a tool's hands. What the tool starts ends with the tool's own call.
-pub(super) struct Facade(Arc<Sandbox>);
+pub(super) struct Facade {
+    sandbox: Arc<Sandbox>,
+    /// The span that the tool was called in; what it starts lies in it too.
+    span: Span,
+}
 
 impl Facade {
     pub(super) fn new(sandbox: Arc<Sandbox>) -> Self {
-        Self(sandbox)
+        Self {
+            sandbox,
+            span: Span::current(),
+        }
     }
-}
 
-fn on_behalf_of(call: &Call) -> Terms<'_> {
-    Terms {
-        timeout: None,
-        parent: Some(call),
+    async fn call<T: Send + 'static>(
+        &self,
+        call: &Call,
+        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
+    ) -> Result<T> {
+        let terms = Terms {
+            parent: Some(call),
+            ..Terms::default()
+        };
+        let answer = self.sandbox.call(terms, start);
+        answer.instrument(self.span.clone()).await
     }
 }
 
@@ -58,95 +72,70 @@ impl api::Sandbox for Facade {
         io: CommandIo,
         call: &Call,
     ) -> Result<CommandExit> {
-        self.0.execute(&command, io, Some(call)).await
+        let exit = self.sandbox.execute(&command, io, Some(call));
+        exit.instrument(self.span.clone()).await
     }
 
     async fn info(&self, _call: &Call) -> Result<Map<String, Value>> {
-        match serde_json::to_value(self.0.info().await)? {
+        match serde_json::to_value(self.sandbox.info().await)? {
             Value::Object(info) => Ok(info),
             _ => Err(Error::internal("a sandbox's information is no object")),
         }
     }
 
     async fn execution_context(&self, call: &Call) -> Result<Option<ExecutionContext>> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.execution_context(call)
-            })
+        self.call(call, |handle, call| handle.execution_context(call))
             .await
     }
 
     async fn stats(&self, call: &Call) -> Result<Stats> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| handle.stats(call))
-            .await
+        self.call(call, |handle, call| handle.stats(call)).await
     }
 
     async fn stat(&self, path: String, call: &Call) -> Result<FileInfo> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| handle.stat(&path, call))
+        self.call(call, |handle, call| handle.stat(&path, call))
             .await
     }
 
     async fn list(&self, path: String, call: &Call) -> Result<Vec<FileInfo>> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| handle.list(&path, call))
+        self.call(call, |handle, call| handle.list(&path, call))
             .await
     }
 
     async fn remove(&self, request: RemovePath, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.remove(&request, call)
-            })
+        self.call(call, |handle, call| handle.remove(&request, call))
             .await
     }
 
     async fn make_directory(&self, request: MakeDirectory, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.make_directory(&request, call)
-            })
+        self.call(call, |handle, call| handle.make_directory(&request, call))
             .await
     }
 
     async fn read_file(&self, request: ReadFile, to: ByteSink, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.read_file(&request, to, call)
-            })
+        self.call(call, |handle, call| handle.read_file(&request, to, call))
             .await
     }
 
     async fn write_file(&self, request: WriteFile, from: ByteSource, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.write_file(&request, from, call)
-            })
+        self.call(call, |handle, call| handle.write_file(&request, from, call))
             .await
     }
 
     async fn put_archive(&self, request: PutArchive, from: ByteSource, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.put_archive(&request, from, call)
-            })
-            .await
+        self.call(call, |handle, call| {
+            handle.put_archive(&request, from, call)
+        })
+        .await
     }
 
     async fn get_archive(&self, request: GetArchive, to: ByteSink, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.get_archive(&request, to, call)
-            })
+        self.call(call, |handle, call| handle.get_archive(&request, to, call))
             .await
     }
 
     async fn logs(&self, request: LogRequest, to: ByteSink, call: &Call) -> Result<()> {
-        self.0
-            .call(on_behalf_of(call), |handle, call| {
-                handle.logs(&request, to, call)
-            })
+        self.call(call, |handle, call| handle.logs(&request, to, call))
             .await
     }
 }

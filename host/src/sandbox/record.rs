@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::SystemTime,
 };
@@ -12,7 +13,7 @@ use boxyard_plugin_api::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     Event, Status, StatusError,
@@ -66,6 +67,8 @@ pub(crate) struct Record {
     config: Value,
     created_at: SystemTime,
     status: watch::Sender<Status>,
+    /// Told when the last call that was running ended.
+    quiet: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -88,8 +91,11 @@ impl Drop for Activity<'_> {
     fn drop(&mut self) {
         let mut inner = self.0.inner();
         inner.activities -= 1;
-        if inner.activities == 0 && self.0.status() == Status::Busy {
-            self.0.set_status(Status::Running, &mut inner);
+        if inner.activities == 0 {
+            if self.0.status() == Status::Busy {
+                self.0.set_status(Status::Running, &mut inner);
+            }
+            self.0.quiet.notify_waiters();
         }
     }
 }
@@ -104,6 +110,7 @@ impl Record {
             config,
             created_at: now,
             status: watch::Sender::new(Status::Initializing),
+            quiet: Notify::new(),
             inner: Mutex::new(Inner {
                 updated_at: now,
                 metadata: BTreeMap::new(),
@@ -215,6 +222,26 @@ impl Record {
             self.set_status(Status::Busy, &mut inner);
         }
         Ok(Activity(self))
+    }
+
+    /// Waits until no call is running.
+    pub(super) async fn quiet(&self) {
+        loop {
+            let mut quiet = pin!(self.quiet.notified());
+            // From here on it is told, whatever happens before it is awaited.
+            quiet.as_mut().enable();
+            if self.inner().activities == 0 {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    /// Returns what went wrong, where something did.
+    pub(super) fn error(&self) -> Option<String> {
+        let inner = self.inner();
+        let error = inner.metadata.get("error").and_then(Value::as_str);
+        error.map(str::to_owned)
     }
 
     pub(super) fn event(&self, kind: &str, data: Value) {

@@ -56,7 +56,7 @@ async fn a_plugin_that_failed_to_open_is_not_run_again_by_a_rescan() -> Result<(
 }
 
 /// Returns a plugin whose constructor writes a file, and the file.
-fn with_witness(yard: &Yard) -> Result<(Library, PathBuf)> {
+pub(crate) fn with_witness(yard: &Yard) -> Result<(Library, PathBuf)> {
     const PLACE: &[u8] = b"witness-file-goes-here..........................................\
 ................................................................\
 ................................................................";

@@ -1,0 +1,95 @@
+//! Ends that nobody wished for: signals, a SIGKILL, and what the next run makes of it.
+
+use std::{fs, io::Write, os::unix::process::ExitStatusExt};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Cli, code, is_alive};
+
+#[test]
+fn ctrl_c_ends_the_command_and_deletes_the_sandbox() {
+    let cli = Cli::new();
+    for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut run = cli.spawn(&[
+            "run",
+            "-t",
+            "local-process",
+            "--shell",
+            "echo $$; exec sleep 600",
+        ]);
+        let command = Pid::from_raw(run.line().parse().unwrap()).unwrap();
+        assert!(is_alive(command));
+        assert_eq!(cli.sandboxes(), 1);
+        kill_process(run.pid(), signal).unwrap();
+        assert_eq!(run.child.wait().unwrap().code(), Some(expected));
+        assert!(!is_alive(command));
+        assert_eq!((cli.sandboxes(), cli.leases()), (0, 0));
+    }
+}
+
+#[test]
+fn what_a_killed_run_leaves_behind_goes_with_the_next() {
+    let cli = Cli::new();
+    let mut run = cli.spawn(&[
+        "run",
+        "-t",
+        "local-process",
+        "--shell",
+        "echo $$; exec sleep 600",
+    ]);
+    let command = Pid::from_raw(run.line().parse().unwrap()).unwrap();
+    kill_process(run.pid(), Signal::KILL).unwrap();
+    assert_eq!(run.child.wait().unwrap().signal(), Some(9));
+    assert_eq!((cli.sandboxes(), cli.leases()), (1, 1));
+    let config = cli.root().join("now.toml");
+    fs::write(&config, "[timeouts]\nsweep_grace = '0s'\n").unwrap();
+    let config = config.to_str().unwrap();
+    let output = cli.output(&[
+        "--config-file",
+        config,
+        "run",
+        "-t",
+        "local-process",
+        "--",
+        "true",
+    ]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(!is_alive(command));
+    assert_eq!((cli.sandboxes(), cli.leases()), (0, 0));
+}
+
+#[test]
+fn a_living_run_is_left_alone_by_the_sweep_of_another() {
+    let cli = Cli::new();
+    let mut run = cli.spawn(&[
+        "run",
+        "-t",
+        "local-process",
+        "--shell",
+        "echo up; read line; echo $line",
+    ]);
+    assert_eq!(run.line(), "up");
+    let config = cli.root().join("now.toml");
+    fs::write(&config, "[timeouts]\nsweep_grace = '0s'\n").unwrap();
+    let config = config.to_str().unwrap();
+    assert_eq!(
+        code(&cli.output(&[
+            "--config-file",
+            config,
+            "run",
+            "-t",
+            "local-process",
+            "--",
+            "true"
+        ])),
+        0
+    );
+    assert_eq!(cli.sandboxes(), 1);
+    run.child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"still here\n")
+        .unwrap();
+    assert_eq!(run.line(), "still here");
+}
