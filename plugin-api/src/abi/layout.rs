@@ -79,7 +79,43 @@ fn compare(theirs: &'static TypeLayout, older: Older) -> Result<(), LayoutError>
     };
     check_layout_compatibility_with_globals(expected, found, &CheckingGlobals::new()).map_err(
         |errors| LayoutError::Differs {
-            message: errors.to_string(),
+            message: gist(&errors.to_string()),
         },
     )
+}
+
+/// Returns what people want to know of a layout error, which prints every table whole.
+fn gist(text: &str) -> String {
+    const SHOWN: usize = 8;
+    let mut differences: Vec<String> = text.split("\nError:").skip(1).map(difference).collect();
+    differences.dedup();
+    let hidden = differences.len().saturating_sub(SHOWN);
+    differences.truncate(SHOWN);
+    let mut gist = differences.join("; ");
+    if hidden > 0 {
+        gist.push_str(&format!("; and {hidden} more"));
+    }
+    if gist.is_empty() { text.into() } else { gist }
+}
+
+/// Returns one difference: its kind, what is expected and what was found.
+fn difference(error: &str) -> String {
+    let kind = error.lines().next().unwrap_or_default();
+    let sides = error.split_once("Expected:").and_then(|(_, rest)| {
+        let (expected, found) = rest.split_once("Found:")?;
+        Some((name(expected)?, name(found)?))
+    });
+    match sides {
+        Some((expected, found)) => format!("{kind}: expected `{expected}`, found `{found}`"),
+        None => kind.into(),
+    }
+}
+
+/// Returns a field's name, or whatever else is described.
+fn name(description: &str) -> Option<&str> {
+    let mut lines = description.lines().map(str::trim);
+    let field = lines
+        .clone()
+        .find_map(|line| line.strip_prefix("field_name:"));
+    field.or_else(|| lines.find(|line| !line.is_empty()))
 }

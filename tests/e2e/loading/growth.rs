@@ -120,17 +120,15 @@ fn check_strangers(said: &Value) -> Result<()> {
 }
 
 /// Returns the pairs of entries of which a layout error says that one is in the other's place.
-///
-/// The names alone are everywhere in the error, for it describes whole tables.
 fn displaced(reason: &str) -> BTreeSet<[&str; 2]> {
-    let errors = reason.split("\nError:unexpected field\n").skip(1);
-    let pairs = errors.filter_map(|error| {
-        let mut names = error
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("field_name:"));
-        let mut pair = [names.next()?, names.next()?];
-        pair.sort_unstable();
-        Some(pair)
-    });
+    let pairs = reason
+        .split("unexpected field: expected `")
+        .skip(1)
+        .filter_map(|error| {
+            let (expected, rest) = error.split_once("`, found `")?;
+            let mut pair = [expected, rest.split_once('`')?.0];
+            pair.sort_unstable();
+            Some(pair)
+        });
     pairs.collect()
 }
