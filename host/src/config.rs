@@ -218,7 +218,7 @@ impl Config {
             message,
         };
         let document = serde_json::to_value(table).map_err(|error| value(error.to_string()))?;
-        let settings = schemars::generate::SchemaSettings::draft2020_12()
+        let settings = schemars::generate::SchemaSettings::draft07()
             .with(|settings| settings.inline_subschemas = true);
         let schema = Schema::new(
             settings

@@ -112,7 +112,7 @@ fn this_machine() -> String {
 ///
 /// [`InspectError`].
 pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
-    let (bytes, metadata) = read(path)?;
+    let (bytes, sha256, metadata) = read(path)?;
     let manifest_text = manifest_text(&bytes)?;
     let manifest = parse(&manifest_text)?;
     let version = |what: &str, text: &str| {
@@ -127,13 +127,14 @@ pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
         min_host_api: version("min_host_api", &manifest.min_host_api)?,
         manifest,
         manifest_text,
-        sha256: hex(&Sha256::digest(&bytes)),
+        sha256,
         bytes,
         metadata,
     })
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, Metadata), InspectError> {
+/// Returns what a file holds, its SHA-256, its owner and its mode.
+fn read(path: &Path) -> Result<(Vec<u8>, String, Metadata), InspectError> {
     let read_error = |source| InspectError::Read { source };
     // Nonblocking, so that a pipe does not wait for a writer.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -158,16 +159,26 @@ fn read(path: &Path) -> Result<(Vec<u8>, Metadata), InspectError> {
             size: metadata.len(),
         });
     }
-    Ok((
-        read_all(file, metadata.len()).map_err(read_error)?,
-        metadata,
-    ))
+    let (bytes, sha256) = read_all(file, metadata.len()).map_err(read_error)?;
+    Ok((bytes, sha256, metadata))
 }
 
-fn read_all(file: File, size: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    file.take(MAX_SIZE).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Reads a file to its end, and hashes it piece by piece while the pieces are in the cache.
+fn read_all(mut file: File, size: u64) -> io::Result<(Vec<u8>, String)> {
+    const PIECE: u64 = 256 * 1024;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut hash = Sha256::new();
+    loop {
+        let start = bytes.len();
+        let left = MAX_SIZE.saturating_sub(start as u64);
+        file.by_ref()
+            .take(PIECE.min(left))
+            .read_to_end(&mut bytes)?;
+        match bytes.get(start..) {
+            None | Some([]) => return Ok((bytes, hex(&hash.finalize()))),
+            Some(piece) => hash.update(piece),
+        }
+    }
 }
 
 fn manifest_text(bytes: &[u8]) -> Result<String, InspectError> {
