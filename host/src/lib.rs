@@ -46,7 +46,7 @@ pub use host::{Host, StartError};
 pub use manager::{CreateError, CreateRequest, DeleteError, Manager};
 pub use output::CommandResult;
 pub use plugin::{PluginReport, PluginStatus};
-pub use registry::{Registry, SandboxType};
+pub use registry::{Registry, SandboxType, UnknownType};
 pub use sandbox::{Event, Sandbox, SandboxInfo, Status, StatusError};
 pub use schema::{Problem, SchemaError};
 pub use tool::{Tool, ToolError, ToolResult, ToolStatus};
