@@ -93,11 +93,14 @@ impl Demo {
         let status = Command::new(built(PROFILE).join("boxyard"))
             .args(arguments)
             .current_dir(workspace())
-            .env("BOXYARD_PLUGIN_PATH", self.home.join("boxyard/plugins"))
+            .env(
+                "BOXYARD_PLUGIN_PATH",
+                self.home.join("data/boxyard/plugins"),
+            )
             .env_remove("BOXYARD_CONFIG")
-            .env("XDG_DATA_HOME", &self.home)
-            .env("XDG_STATE_HOME", &self.home)
-            .env("XDG_CACHE_HOME", &self.home)
+            .env("XDG_DATA_HOME", self.home.join("data"))
+            .env("XDG_STATE_HOME", self.home.join("state"))
+            .env("XDG_CACHE_HOME", self.home.join("cache"))
             .status()
             .map_err(|error| format!("cannot start boxyard: {error}"))?;
         println!("[exit code {}]", status.code().unwrap_or(-1));
