@@ -86,6 +86,20 @@ impl Cli {
         Running { child, stdout }
     }
 
+    /// Starts a line for `sh -c` in a `local-process` sandbox.
+    fn spawn_shell(&self, line: &str) -> Running {
+        self.spawn(&["run", "-t", "local-process", "--shell", line])
+    }
+
+    /// Runs a command that does nothing, and sweeps whatever a dead run left, however young.
+    fn sweep(&self) -> Output {
+        let config = self.root().join("now.toml");
+        fs::write(&config, "[timeouts]\nsweep_grace = '0s'\n").unwrap();
+        let config = config.to_str().unwrap();
+        let run = ["run", "-t", "local-process", "--", "true"];
+        self.output(&[&["--config-file", config], &run[..]].concat())
+    }
+
     /// Counts the sandbox directories that are there.
     fn sandboxes(&self) -> usize {
         let directory = self

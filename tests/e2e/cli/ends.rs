@@ -1,6 +1,6 @@
 //! Ends that nobody wished for: signals, a SIGKILL, and what the next run makes of it.
 
-use std::{fs, io::Write, os::unix::process::ExitStatusExt};
+use std::{io::Write, os::unix::process::ExitStatusExt};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -10,13 +10,7 @@ use super::{Cli, code, is_alive};
 fn ctrl_c_ends_the_command_and_deletes_the_sandbox() {
     let cli = Cli::new();
     for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let mut run = cli.spawn(&[
-            "run",
-            "-t",
-            "local-process",
-            "--shell",
-            "echo $$; exec sleep 600",
-        ]);
+        let mut run = cli.spawn_shell("echo $$; exec sleep 600");
         let command = Pid::from_raw(run.line().parse().unwrap()).unwrap();
         assert!(is_alive(command));
         assert_eq!(cli.sandboxes(), 1);
@@ -30,29 +24,12 @@ fn ctrl_c_ends_the_command_and_deletes_the_sandbox() {
 #[test]
 fn what_a_killed_run_leaves_behind_goes_with_the_next() {
     let cli = Cli::new();
-    let mut run = cli.spawn(&[
-        "run",
-        "-t",
-        "local-process",
-        "--shell",
-        "echo $$; exec sleep 600",
-    ]);
+    let mut run = cli.spawn_shell("echo $$; exec sleep 600");
     let command = Pid::from_raw(run.line().parse().unwrap()).unwrap();
     kill_process(run.pid(), Signal::KILL).unwrap();
     assert_eq!(run.child.wait().unwrap().signal(), Some(9));
     assert_eq!((cli.sandboxes(), cli.leases()), (1, 1));
-    let config = cli.root().join("now.toml");
-    fs::write(&config, "[timeouts]\nsweep_grace = '0s'\n").unwrap();
-    let config = config.to_str().unwrap();
-    let output = cli.output(&[
-        "--config-file",
-        config,
-        "run",
-        "-t",
-        "local-process",
-        "--",
-        "true",
-    ]);
+    let output = cli.sweep();
     assert_eq!(code(&output), 0, "{output:?}");
     assert!(!is_alive(command));
     assert_eq!((cli.sandboxes(), cli.leases()), (0, 0));
@@ -61,29 +38,9 @@ fn what_a_killed_run_leaves_behind_goes_with_the_next() {
 #[test]
 fn a_living_run_is_left_alone_by_the_sweep_of_another() {
     let cli = Cli::new();
-    let mut run = cli.spawn(&[
-        "run",
-        "-t",
-        "local-process",
-        "--shell",
-        "echo up; read line; echo $line",
-    ]);
+    let mut run = cli.spawn_shell("echo up; read line; echo $line");
     assert_eq!(run.line(), "up");
-    let config = cli.root().join("now.toml");
-    fs::write(&config, "[timeouts]\nsweep_grace = '0s'\n").unwrap();
-    let config = config.to_str().unwrap();
-    assert_eq!(
-        code(&cli.output(&[
-            "--config-file",
-            config,
-            "run",
-            "-t",
-            "local-process",
-            "--",
-            "true"
-        ])),
-        0
-    );
+    assert_eq!(code(&cli.sweep()), 0);
     assert_eq!(cli.sandboxes(), 1);
     run.child
         .stdin

@@ -7,13 +7,7 @@ use super::{Cli, Running, empty_pipe, wait_until};
 #[test]
 fn output_comes_as_it_is_printed_and_input_is_passed_on() {
     let cli = Cli::new();
-    let mut run = cli.spawn(&[
-        "run",
-        "-t",
-        "local-process",
-        "--shell",
-        "echo first; read line; echo got $line; cat",
-    ]);
+    let mut run = cli.spawn_shell("echo first; read line; echo got $line; cat");
     assert_eq!(run.line(), "first");
     let mut stdin = run.child.stdin.take().unwrap();
     stdin.write_all(b"second\nthird\n").unwrap();
