@@ -142,13 +142,6 @@ impl CallController {
         self
     }
 
-    /// Sets the caller's span, for logs.
-    #[must_use]
-    pub fn with_span(mut self, span: u64) -> Self {
-        self.span = span;
-        self
-    }
-
     /// Sets the call's number, for proxies: what is passed on keeps the number that logs know it by.
     #[must_use]
     pub fn with_id(mut self, id: u64) -> Self {

@@ -22,7 +22,7 @@ fn labels_of(record: &Telemetry) -> Option<&TelemetryLabels> {
 #[tokio::test]
 async fn events_and_spans_arrive_in_order_with_what_they_belong_to() {
     let (sandbox, services) = plugin().create("model", json!({ "label": "" })).await;
-    let controller = CallController::new(0).with_span(88);
+    let controller = CallController::new(88);
     let log = Command::argv(["log"]);
     let exit = sandbox.execute_command(&log, silent(), controller.call());
     bounded("log", exit).await.unwrap();
