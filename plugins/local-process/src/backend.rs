@@ -1,19 +1,29 @@
 //! The sandbox type: makes sandboxes, and removes what dead hosts left of theirs.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
 use boxyard_plugin_api::prelude::*;
 
 use crate::{
+    agent::Executable,
     config::Config,
-    directory::{Directories, Directory, Found},
-    processes::{self, Mark, blocking},
-    program::SHELL,
+    directory::{Directories, Found},
     sandbox::LocalSandbox,
 };
+
+/// What runs the line of a [`Program::Shell`].
+const SHELL: &str = "/bin/sh";
 
 /// Sandboxes that are plain processes of this machine.
 #[derive(Debug)]
 pub(crate) struct LocalProcess {
     directories: Directories,
+    data_dir: PathBuf,
+    /// Made for the first sandbox: a host that makes none needs none.
+    executable: OnceLock<Arc<Executable>>,
 }
 
 /// What a later host needs to find what is left of a sandbox.
@@ -32,24 +42,38 @@ impl Backend for LocalProcess {
     const ISOLATION: Isolation = Isolation::None;
     const DESCRIPTION: &'static str =
         "Runs commands as processes of this machine, with no isolation at all.";
-    const CAPABILITIES: &'static [Capability] =
-        &[Capability::COMMANDS, Capability::STATS, Capability::SWEEP];
+    const CAPABILITIES: &'static [Capability] = &[
+        Capability::COMMANDS,
+        Capability::TERMINAL,
+        Capability::USERS,
+        Capability::FILES,
+        Capability::ARCHIVES,
+        Capability::STATS,
+        Capability::SWEEP,
+    ];
     type Config = Config;
     type Sandbox = LocalSandbox;
 
     fn open(plugin: &PluginContext) -> Result<Self> {
         Ok(Self {
             directories: Directories::new(plugin.data_dir())?,
+            data_dir: plugin.data_dir().into(),
+            executable: OnceLock::new(),
         })
     }
 
     async fn probe(&self, _call: &Call) -> Result<Health> {
-        if let Err(error) = processes::check() {
+        if let Err(error) = self.executable() {
             return Ok(Health::unhealthy(error.message()));
         }
-        if !std::path::Path::new(SHELL).exists() {
+        if !Path::new("/proc/self/stat").exists() {
+            return Ok(Health::unhealthy(
+                "/proc is not mounted, without which processes cannot be found and killed",
+            ));
+        }
+        if !Path::new(SHELL).exists() {
             return Ok(Health::degraded(format!(
-                "{SHELL} is missing: only argument lists without limits can be run"
+                "{SHELL} is missing: only argument lists can be run"
             )));
         }
         Ok(Health::healthy())
@@ -74,14 +98,15 @@ impl Backend for LocalProcess {
             return Err(Error::cancelled("the caller asked to stop"));
         }
         let directory = self.directories.of(&saved.lease, &saved.id);
-        let made = LocalSandbox::new(config, directory.clone(), sandbox)?;
+        let executable = self.executable()?;
+        let made = LocalSandbox::new(config, directory.clone(), executable, sandbox)?;
         // The last step, and one that is not waited for: nothing can be left half made.
         directory.create()?;
         Ok(made)
     }
 
-    /// A command's pipes and its deadline died with the host that held them, so a sandbox is
-    /// never taken over: what is left of it goes.
+    /// A sandbox's agent ends with the host that started it and kills everything it ran, so
+    /// that a directory is all that can be left.
     async fn recover(
         &self,
         state: State,
@@ -96,7 +121,8 @@ impl Backend for LocalProcess {
             )));
         }
         let saved: Saved = state.data()?;
-        remove(&saved.id, self.directories.of(&saved.lease, &saved.id)).await?;
+        let directory = self.directories.of(&saved.lease, &saved.id);
+        directory.remove().await?;
         Ok(Recovered::Gone)
     }
 
@@ -116,7 +142,7 @@ impl Backend for LocalProcess {
                 swept.kept.push(sandbox);
                 continue;
             }
-            match remove(&sandbox, directory).await {
+            match directory.remove().await {
                 Ok(()) => swept.removed.push(sandbox),
                 Err(error) => {
                     tracing::warn!(sandbox, %error, "an orphan could not be removed");
@@ -128,8 +154,12 @@ impl Backend for LocalProcess {
     }
 }
 
-/// Kills what belongs to a sandbox and removes its directory.
-async fn remove(id: &str, directory: Directory) -> Result<()> {
-    processes::kill(Mark::sandbox(id)).await?;
-    blocking(move || directory.remove()).await
+impl LocalProcess {
+    fn executable(&self) -> Result<Arc<Executable>> {
+        if let Some(made) = self.executable.get() {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(Executable::new(&self.data_dir)?);
+        Ok(self.executable.get_or_init(|| made).clone())
+    }
 }

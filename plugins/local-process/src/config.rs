@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
+use boxyard_agent::Limit;
 use boxyard_plugin_api::prelude::*;
-
-use crate::limits::Limit;
 
 /// The configuration of one sandbox.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

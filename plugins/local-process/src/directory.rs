@@ -8,9 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use boxyard_agent::remove_tree;
 use boxyard_plugin_api::prelude::*;
-
-use crate::removal::remove_tree;
+use rustix::fs::CWD;
 
 /// Where the sandboxes' directories are.
 #[derive(Clone, Debug)]
@@ -112,9 +112,11 @@ impl Directory {
         made.map_err(|error| Error::from(error).context(self.path.display()))
     }
 
-    /// Removes it with everything in it; that it is gone is no error. Blocks.
-    pub(crate) fn remove(&self) -> Result<()> {
-        remove_tree(&self.path).map_err(|error| {
+    /// Removes it with everything in it; that it is gone is no error.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let path = self.path.clone();
+        let removed = tokio::task::spawn_blocking(move || remove_tree(CWD, &path)).await;
+        removed.map_err(Error::internal)?.map_err(|error| {
             Error::from(error).context(format_args!("removing {}", self.path.display()))
         })
     }
@@ -164,8 +166,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_directory_is_private_listed_with_its_owner_and_removed() {
+    #[tokio::test]
+    async fn a_directory_is_private_listed_with_its_owner_and_removed() {
         let place = tempfile::tempdir().unwrap();
         let directories = Directories::new(place.path()).unwrap();
         assert!(directories.list().unwrap().is_empty());
@@ -184,8 +186,8 @@ mod tests {
             (all[0].lease.as_str(), all[0].sandbox.as_str()),
             ("lease", "a.b")
         );
-        all[0].directory.remove().unwrap();
+        all[0].directory.remove().await.unwrap();
         assert!(!directory.path().exists());
-        directory.remove().unwrap();
+        directory.remove().await.unwrap();
     }
 }

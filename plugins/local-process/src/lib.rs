@@ -1,18 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod agent;
 mod backend;
-mod command;
 mod config;
 mod directory;
 mod environment;
-mod leader;
-mod limits;
-mod processes;
-mod program;
-mod removal;
 mod sandbox;
-mod spawn;
-mod streams;
 
 #[cfg(test)]
 mod tests;

@@ -1,43 +1,33 @@
-//! One sandbox: a directory, an environment, and the commands that run in them.
+//! One sandbox: a directory, an environment, and an agent that runs commands in them.
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use boxyard_agent::{Client, protocol::Setup};
 use boxyard_plugin_api::prelude::*;
 use serde_json::Map;
-use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    command,
+    agent::{Executable, LocalAgent},
     config::Config,
     directory::Directory,
-    environment::Environment,
-    limits::{self, Limits},
-    processes::{self, Mark, blocking},
-    spawn::Launch,
+    environment::environment,
 };
-
-/// How long `stop` waits for the running commands to end.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// One sandbox. Its commands are processes of the host's user, side by side with all others.
 #[derive(Debug)]
 pub(crate) struct LocalSandbox {
     context: SandboxContext,
+    config: Config,
+    timeout: Option<Duration>,
     directory: Directory,
     working_dir: PathBuf,
-    environment: Environment,
-    timeout: Option<Duration>,
-    limits: Limits,
-    /// How many commands were started; numbers them, too.
-    commands: AtomicU64,
-    /// Turns true once, at `stop`. Every command that is alive holds a receiver.
-    stopping: watch::Sender<bool>,
-    /// Whether a `stop` came to its end.
-    stopped: AtomicBool,
+    executable: Arc<Executable>,
+    /// Set once, at `start`.
+    agent: OnceLock<LocalAgent>,
 }
 
 impl LocalSandbox {
@@ -45,26 +35,41 @@ impl LocalSandbox {
     pub(crate) fn new(
         config: Config,
         directory: Directory,
+        executable: Arc<Executable>,
         context: SandboxContext,
     ) -> Result<Self> {
-        let timeout = config.timeout()?;
         let working_dir = config.working_dir.clone();
-        let working_dir = working_dir.unwrap_or_else(|| directory.path().into());
         Ok(Self {
-            environment: Environment::new(&config, &working_dir),
-            timeout,
-            limits: config.limits,
+            timeout: config.timeout()?,
+            working_dir: working_dir.unwrap_or_else(|| directory.path().into()),
+            config,
             directory,
-            working_dir,
+            executable,
             context,
-            commands: AtomicU64::new(0),
-            stopping: watch::Sender::new(false),
-            stopped: AtomicBool::new(false),
+            agent: OnceLock::new(),
         })
     }
 
-    fn mark(&self) -> Mark {
-        Mark::sandbox(self.context.id())
+    fn client(&self) -> Result<&Client> {
+        match self.agent.get() {
+            Some(agent) => Ok(agent.client()),
+            None => Err(Error::failed_precondition("the sandbox was not started")),
+        }
+    }
+
+    fn setup(&self) -> Result<Setup> {
+        let working_dir = self.working_dir.to_str().ok_or_else(|| {
+            Error::invalid_argument(format_args!(
+                "working directory `{}` is not UTF-8",
+                self.working_dir.display()
+            ))
+        })?;
+        Ok(Setup {
+            env: environment(&self.config, self.context.id(), &self.working_dir),
+            working_dir: working_dir.into(),
+            root: Some(working_dir.into()),
+            ..Setup::default()
+        })
     }
 }
 
@@ -74,77 +79,57 @@ impl Sandbox for LocalSandbox {
             "a local-process sandbox isolates nothing: its commands can do whatever the host's \
              user can"
         );
-        Ok(())
+        let agent = LocalAgent::start(&self.executable, self.setup()?, &self.context).await?;
+        self.agent
+            .set(agent)
+            .map_err(|_| Error::failed_precondition("the sandbox was started before"))
     }
 
     async fn stop(&self, _call: &Call) -> Result<()> {
-        self.stopping.send_replace(true);
-        if timeout(STOP_GRACE, self.stopping.closed()).await.is_err() {
-            return Err(Error::unavailable(format_args!(
-                "{} commands still run {} seconds after SIGKILL",
-                self.stopping.receiver_count(),
-                STOP_GRACE.as_secs()
-            ))
-            .retryable());
+        match self.agent.get() {
+            Some(agent) => agent.stop().await,
+            None => Ok(()),
         }
-        // No command can start any more. Where none ever did there is nothing to look for.
-        if self.commands.load(Ordering::Acquire) > 0 {
-            processes::kill(self.mark()).await?;
-        }
-        self.stopped.store(true, Ordering::Release);
-        Ok(())
     }
 
     async fn cleanup(&self, call: &Call) -> Result<()> {
-        if !self.stopped.load(Ordering::Acquire) {
-            self.stop(call).await?;
-        }
-        let directory = self.directory.clone();
-        blocking(move || directory.remove()).await
+        self.stop(call).await?;
+        self.directory.remove().await
     }
 
     async fn execute_command(
         &self,
-        command: Command,
+        mut command: Command,
         io: CommandIo,
         call: &Call,
     ) -> Result<CommandExit> {
-        command.validate()?;
-        if command.user.is_some() {
-            return Err(Error::unsupported("running as another user"));
+        command.timeout = command.timeout.or(self.timeout);
+        for (limit, value) in &self.config.limits {
+            let name = limit.name().to_owned();
+            command.limits.entry(name).or_insert(*value);
         }
-        if command.tty.is_some() {
-            return Err(Error::unsupported("a terminal"));
-        }
-        let limits = limits::merged(&self.limits, &command.limits)?;
-        let directory = match &command.working_dir {
-            Some(directory) => self.working_dir.join(directory),
-            None => self.working_dir.clone(),
-        };
-        // Held before the look, so that `stop` either is seen here or waits for us.
-        let alive = self.stopping.subscribe();
-        if *alive.borrow() {
-            return Err(Error::failed_precondition("the sandbox is stopped"));
-        }
-        let number = self.commands.fetch_add(1, Ordering::AcqRel) + 1;
-        let launch = Launch {
-            context: &self.context,
-            environment: &self.environment,
-            directory: &directory,
-            limits: &limits,
-            mark: Mark::command(self.context.id(), number),
-            alive: &alive,
-        };
-        let limit = command.timeout.or(self.timeout);
-        command::run(launch, command, limit, io, call).await
+        self.client()?.execute_command(&command, io, call).await
     }
 
-    async fn info(&self, _call: &Call) -> Result<Map<String, Value>> {
+    boxyard_agent::delegate_files!(self => self.client());
+
+    async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
+        let pid = self.client()?.pid();
+        Ok(Some(ExecutionContext::Process { pid }))
+    }
+
+    async fn info(&self, call: &Call) -> Result<Map<String, Value>> {
         let directory = self.working_dir.to_string_lossy().into_owned();
-        Ok(Map::from_iter([("working_dir".into(), directory.into())]))
-    }
-
-    async fn stats(&self, _call: &Call) -> Result<Stats> {
-        processes::measure(self.mark()).await
+        let mut info = Map::from_iter([("working_dir".into(), directory.into())]);
+        if let Ok(client) = self.client() {
+            // An agent that is gone has left nothing behind.
+            let processes = client.processes(call).await.unwrap_or_default();
+            let left_behind = processes.iter().filter(|process| process.left_behind);
+            let left_behind: Vec<_> = left_behind.collect();
+            if !left_behind.is_empty() {
+                info.insert("left_behind".into(), serde_json::to_value(left_behind)?);
+            }
+        }
+        Ok(info)
     }
 }

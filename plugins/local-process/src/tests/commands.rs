@@ -37,7 +37,6 @@ async fn the_environment_is_the_sandboxs_own() {
     let expected = [
         "A=config",
         "B=command",
-        "BOXYARD_COMMAND=1",
         &format!("BOXYARD_SANDBOX={}", sandbox.id),
         &format!("HOME={directory}"),
         "LANG=C.UTF-8",
@@ -49,7 +48,7 @@ async fn the_environment_is_the_sandboxs_own() {
     let mut bare = Command::argv(["env"]).env("ONLY", "1");
     bare.clear_env = true;
     let output = sandbox.run(bare).await;
-    assert_eq!(output.out().lines().count(), 3, "{}", output.out());
+    assert_eq!(output.out(), "ONLY=1\n");
     sandbox.close().await;
 }
 
@@ -154,11 +153,7 @@ async fn a_plain_name_is_found_on_the_commands_own_path() {
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
     let command = Command::argv(["tool"]).env("PATH", "bin");
     let output = sandbox.run(command).await;
-    assert_eq!(
-        output.out().trim_end(),
-        tool.to_str().unwrap(),
-        "{output:?}"
-    );
+    assert_eq!(output.out(), "bin/tool\n", "{output:?}");
     let output = sandbox.run(Command::argv(["tool"])).await;
     assert_eq!(output.exit.exit_code, 127);
     let output = sandbox
@@ -172,17 +167,11 @@ async fn a_plain_name_is_found_on_the_commands_own_path() {
 async fn what_cannot_be_run_is_an_error() {
     let sandbox = sandbox(json!({})).await;
     let mut other_user = Command::argv(["true"]);
-    other_user.user = Some("nobody".into());
-    let mut terminal = Command::argv(["true"]);
-    terminal.tty = Some(TerminalSize {
-        columns: 80,
-        rows: 24,
-    });
+    other_user.user = Some("no-such-user".into());
     let mut wrong_limit = Command::argv(["true"]);
     wrong_limit.limits.insert("nofiles".into(), 1);
     for (command, code, named) in [
-        (other_user, ErrorCode::UNIMPLEMENTED, "user"),
-        (terminal, ErrorCode::UNIMPLEMENTED, "terminal"),
+        (other_user, ErrorCode::INVALID_ARGUMENT, "no-such-user"),
         (wrong_limit, ErrorCode::INVALID_ARGUMENT, "nofiles"),
         (
             Command::shell("x".repeat(3_000_000)),
@@ -295,30 +284,5 @@ async fn limits_hold_and_a_command_sets_its_own() {
         .run(Command::shell("head -c 2000 /dev/zero > big; wc -c < big"))
         .await;
     assert_eq!(output.out().trim(), "1000", "{output:?}");
-    sandbox.close().await;
-}
-
-#[tokio::test]
-async fn a_command_with_limits_is_the_same_command() {
-    let sandbox = sandbox(json!({"limits": {"nofile": 64}})).await;
-    let argv = ["printf", "<%s>", "a b", "$x", ""];
-    assert_eq!(sandbox.run(Command::argv(argv)).await.out(), "<a b><$x><>");
-    // Its standard input is its own, from the first byte on.
-    let mut cat = Command::argv(["cat"]);
-    let output = sandbox.run(cat.clone()).await;
-    assert_eq!((output.out(), output.exit.exit_code), ("", 0));
-    cat.stdin = true;
-    let stdin = ByteSource::from_bytes("first\nsecond\n");
-    let output = sandbox
-        .run_with(cat, stdin, Controls::none())
-        .await
-        .unwrap();
-    assert_eq!(output.out(), "first\nsecond\n");
-    let output = sandbox.run(Command::shell("kill -9 $$")).await;
-    assert_eq!((output.exit.exit_code, output.exit.signal), (137, Some(9)));
-    let mut env = Command::argv(["env"]);
-    env.clear_env = true;
-    let output = sandbox.run(env).await;
-    assert!(!output.out().contains("BOXYARD_GATE"), "{output:?}");
     sandbox.close().await;
 }

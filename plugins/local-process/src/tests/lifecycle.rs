@@ -8,8 +8,8 @@ use std::{
 use boxyard_plugin_api::{HealthStatus, Isolation, prelude::*};
 
 use super::harness::{
-    LEASE, call, directory_of, lives, logged, new_id, pid_in, sandbox, sandbox_of, sandbox_type,
-    services, within,
+    LEASE, call, directory_of, eventually, lives, logged, new_id, pid_in, sandbox, sandbox_of,
+    sandbox_type, services, within,
 };
 
 #[tokio::test]
@@ -17,7 +17,12 @@ async fn the_type_says_what_it_is() {
     let described = sandbox_type().describe().unwrap();
     assert_eq!(described.name, "local-process");
     assert_eq!(described.isolation, Isolation::None);
-    assert_eq!(described.capabilities, ["commands", "stats", "sweep"]);
+    assert_eq!(
+        described.capabilities,
+        [
+            "commands", "terminal", "users", "files", "archives", "stats", "sweep"
+        ]
+    );
     let properties = described.config_schema["properties"].as_object().unwrap();
     let names: Vec<&str> = properties.keys().map(String::as_str).collect();
     assert_eq!(
@@ -105,6 +110,9 @@ async fn recovery_finds_it_gone_and_leaves_nothing() {
     let script = "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > child";
     sandbox.run(Command::shell(script)).await;
     let child = pid_in(&sandbox.directory.join("child")).await;
+    // As a host that dies drops it.
+    drop(sandbox.handle);
+    eventually("its agent dies with it", || !lives(child)).await;
     let found = sandbox_type().recover(
         &sandbox.state,
         services("another-lease", &sandbox.id),
@@ -146,7 +154,8 @@ async fn sweep_removes_orphans_of_free_leases_alone() {
         .unwrap();
     assert_eq!(swept.removed, Vec::<String>::new());
     assert_eq!(swept.kept, [orphan.id.as_str()]);
-    assert!(lives(child));
+    drop(orphan.handle);
+    eventually("its agent dies with it", || !lives(child)).await;
     let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3601);
     let directory = fs::File::open(&orphan.directory).unwrap();
     directory.set_modified(hour_ago).unwrap();
@@ -155,7 +164,7 @@ async fn sweep_removes_orphans_of_free_leases_alone() {
         .unwrap();
     assert_eq!(swept.removed, [orphan.id.as_str()]);
     assert_eq!(swept.kept, Vec::<String>::new());
-    assert!(!lives(child) && !orphan.directory.exists());
+    assert!(!orphan.directory.exists());
     assert!(known.directory.exists() && alive.directory.exists());
     fs::set_permissions(&known.directory, Permissions::from_mode(0o500)).unwrap();
     known.close().await;

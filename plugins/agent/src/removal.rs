@@ -10,25 +10,31 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
-    path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, fstat, openat, renameat, unlinkat},
+    fs::{AtFlags, Dir, Mode, OFlags, fstat, openat, renameat, unlinkat},
     io::Errno,
+    path::Arg,
 };
 
 /// How deep we go before what is below is moved up.
 const MAX_DEPTH: usize = 64;
 
-/// Removes what is at `path`; that nothing is there is no error.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match unlinkat(CWD, path, AtFlags::empty()) {
+/// Removes what has a name in a directory, and everything in it; that nothing is there is no
+/// error. Blocks.
+///
+/// # Errors
+///
+/// What the file system answers; a part may be gone then.
+pub fn remove_tree(parent: impl AsFd, name: impl Arg + Copy) -> io::Result<()> {
+    let parent = parent.as_fd();
+    match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let top = enter(CWD, path)?;
+    let top = enter(parent, name)?;
     let mut removal = Removal { top, moved: 0 };
     // Each round leaves only what it moved up.
     loop {
@@ -39,7 +45,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
             break;
         }
     }
-    match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
@@ -95,7 +101,7 @@ impl Removal {
 }
 
 /// Opens a directory that is no symbolic link, and gives ourselves all rights to it.
-fn enter(parent: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+fn enter(parent: BorrowedFd<'_>, name: impl Arg) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
     let mode = Mode::from_raw_mode(fstat(&found)?.st_mode);
@@ -114,9 +120,9 @@ fn enter(parent: BorrowedFd<'_>, name: impl rustix::path::Arg) -> io::Result<Own
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, os::unix::fs::symlink, path::Path};
 
-    use rustix::fs::{mkdirat, open};
+    use rustix::fs::{CWD, mkdirat, open};
 
     use super::*;
 
@@ -135,18 +141,18 @@ mod tests {
         fs::create_dir(&tree).unwrap();
         symlink(&outside, tree.join("link")).unwrap();
         symlink("/no/such/place", tree.join("dangling")).unwrap();
-        remove_tree(&tree).unwrap();
+        remove_tree(CWD, &tree).unwrap();
         assert!(!tree.exists());
         let link = place.path().join("link");
         symlink(&outside, &link).unwrap();
-        remove_tree(&link).unwrap();
+        remove_tree(CWD, &link).unwrap();
         assert!(link.symlink_metadata().is_err());
         assert!(outside.join("kept").exists());
         assert_eq!(
             outside.metadata().unwrap().permissions().mode() & 0o777,
             0o500
         );
-        remove_tree(&link).unwrap();
+        remove_tree(CWD, &link).unwrap();
         mode(&outside, 0o700);
     }
 
@@ -162,7 +168,7 @@ mod tests {
             mode(&tree.join(name), bits);
         }
         mode(&tree, 0o000);
-        remove_tree(&tree).unwrap();
+        remove_tree(CWD, &tree).unwrap();
         assert!(!tree.exists());
     }
 
@@ -177,7 +183,7 @@ mod tests {
             mkdirat(&directory, "d", Mode::RWXU).unwrap();
             directory = openat(&directory, "d", flags, Mode::empty()).unwrap();
         }
-        remove_tree(&tree).unwrap();
+        remove_tree(CWD, &tree).unwrap();
         assert!(!tree.exists());
     }
 }

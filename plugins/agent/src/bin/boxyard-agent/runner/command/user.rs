@@ -1,0 +1,151 @@
+//! Users and groups, from the sandbox's own files.
+
+use std::fs;
+
+use rustix::process::{getegid, geteuid};
+
+use crate::{
+    failure::{Failure, Result},
+    sys::Credentials,
+};
+
+/// A user that a command runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) credentials: Credentials,
+    pub(crate) home: String,
+}
+
+/// Finds `name`, `uid`, `name:group` or `uid:gid`.
+///
+/// # Errors
+///
+/// There is none of that name, or only another user may become it.
+pub(crate) fn find(text: &str) -> Result<User> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    let user = parse(text, &passwd, &group)?;
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    let wanted = (user.credentials.uid, user.credentials.gid);
+    if uid != 0 && wanted != (uid, gid) {
+        return Err(Failure::permission_denied(format_args!(
+            "running as user `{text}`: the sandbox itself runs as user {uid}, and only root may \
+             become another"
+        )));
+    }
+    Ok(user)
+}
+
+/// Returns whom files are given to that are made for `user`; `None` where that is already so.
+pub(crate) fn credentials(user: Option<&str>) -> Result<Option<Credentials>> {
+    match user {
+        Some(user) if geteuid().is_root() => Ok(Some(find(user)?.credentials)),
+        _ => Ok(None),
+    }
+}
+
+fn parse(text: &str, passwd: &str, group: &str) -> Result<User> {
+    let (name, wanted_group) = match text.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (text, None),
+    };
+    let mut users = passwd.lines().filter_map(Entry::parse);
+    let number: Option<u32> = name.parse().ok();
+    let entry = users.find(|entry| match number {
+        Some(uid) => entry.id == uid,
+        None => entry.name == name,
+    });
+    let uid = match (&entry, number) {
+        (Some(entry), _) => entry.id,
+        (None, Some(uid)) => uid,
+        (None, None) => {
+            return Err(Failure::invalid_argument(format_args!(
+                "the sandbox has no user `{name}`: expected a name of its /etc/passwd, or uid:gid"
+            )));
+        }
+    };
+    let own_group = entry
+        .as_ref()
+        .and_then(|entry| entry.field(3)?.parse().ok());
+    let gid = match wanted_group {
+        None => own_group.unwrap_or(0),
+        Some(wanted) => match wanted.parse() {
+            Ok(gid) => gid,
+            Err(_) => {
+                let mut groups = group.lines().filter_map(Entry::parse);
+                let found = groups.find(|entry| entry.name == wanted);
+                found.map(|entry| entry.id).ok_or_else(|| {
+                    Failure::invalid_argument(format_args!(
+                        "the sandbox has no group `{wanted}`: expected a name of its /etc/group, \
+                         or a number"
+                    ))
+                })?
+            }
+        },
+    };
+    let mut groups = vec![gid];
+    // Naming a group means that one alone.
+    if let (Some(entry), None) = (&entry, wanted_group) {
+        let of_user = group.lines().filter_map(Entry::parse).filter(|group| {
+            let members = group.field(3).unwrap_or_default();
+            members.split(',').any(|member| member == entry.name)
+        });
+        groups.extend(of_user.map(|group| group.id).filter(|id| *id != gid));
+    }
+    let home = entry.and_then(|entry| entry.field(5).map(str::to_owned));
+    Ok(User {
+        credentials: Credentials { uid, gid, groups },
+        home: home.unwrap_or_else(|| "/".into()),
+    })
+}
+
+/// A line of either file; both have a name first and a number third.
+struct Entry<'a> {
+    line: &'a str,
+    name: &'a str,
+    id: u32,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let id = fields.nth(1)?.parse().ok()?;
+        Some(Self { line, name, id })
+    }
+
+    fn field(&self, index: usize) -> Option<&'a str> {
+        self.line.split(':').nth(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:7:70:Ann:/home/ann:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nann:x:70:\ndocker:x:8:bob,ann\nstaff:x:9:annie\n";
+
+    #[test]
+    fn users_and_groups_are_found_by_name_and_by_number() {
+        for (text, uid, groups, home) in [
+            ("ann", 7, &[70, 8][..], "/home/ann"),
+            ("7", 7, &[70, 8], "/home/ann"),
+            ("ann:staff", 7, &[9], "/home/ann"),
+            ("ann:123", 7, &[123], "/home/ann"),
+            ("0", 0, &[0], "/root"),
+            ("4711", 4711, &[0], "/"),
+            ("4711:12", 4711, &[12], "/"),
+        ] {
+            let user = parse(text, PASSWD, GROUP).unwrap();
+            assert_eq!(user.credentials.uid, uid, "{text}");
+            assert_eq!(user.credentials.gid, groups[0], "{text}");
+            assert_eq!(user.credentials.groups, groups, "{text}");
+            assert_eq!(user.home, home, "{text}");
+        }
+        for wrong in ["nobody", "ann:nogroup", "", "bob"] {
+            assert!(parse(wrong, PASSWD, GROUP).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Where the sandbox's paths lead, and that they do not lead out of its root.
+
+use std::{
+    ffi::{CString, OsStr},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use boxyard_agent::protocol::Setup;
+use rustix::{
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, open, openat, openat2},
+    io::Errno,
+};
+
+use crate::{
+    failure::{Failure, Result},
+    runner::credentials,
+    sys::Credentials,
+};
+
+/// How often a path is tried again that changed while it was followed.
+const TRIES: usize = 16;
+
+/// The sandbox's file system as its paths see it.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The directory that nothing leaves, and its own path.
+    root: Option<(OwnedFd, PathBuf)>,
+    working_dir: PathBuf,
+    /// Whom new files are given to.
+    owner: Option<Credentials>,
+}
+
+/// A name in a directory, be something there or not.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) directory: OwnedFd,
+    pub(super) name: CString,
+}
+
+impl Places {
+    pub(super) fn new(setup: &Setup) -> Result<Self> {
+        let root = match &setup.root {
+            None => None,
+            Some(path) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = open(path.as_str(), flags, Mode::empty());
+                let root = root.map_err(|errno| {
+                    Failure::from(errno).context(format_args!("the sandbox's directory `{path}`"))
+                })?;
+                Some((root, path.into()))
+            }
+        };
+        Ok(Self {
+            root,
+            working_dir: Path::new("/").join(&setup.working_dir),
+            owner: credentials(setup.user.as_deref())?,
+        })
+    }
+
+    /// Opens what a path leads to.
+    pub(super) fn open(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+        if path.is_empty() {
+            return Err(Failure::invalid_argument("the path is empty"));
+        }
+        self.open_path(Path::new(path), flags, mode)
+            .map_err(|errno| Failure::from(errno).context(format_args!("`{path}`")))
+    }
+
+    fn open_path(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        let path = self.working_dir.join(path);
+        let Some((root, root_path)) = &self.root else {
+            return openat(CWD, &path, flags, mode);
+        };
+        // Both the path that commands see and one that starts at the root mean the same file.
+        let inner = path.strip_prefix(root_path).unwrap_or(&path);
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        let inner = if inner.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            inner
+        };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..TRIES {
+            match openat2(root, inner, flags, mode, resolve) {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// Returns the directory and the name that a path ends with; the name is not followed.
+    pub(super) fn place(&self, path: &str) -> Result<Place> {
+        let ends_with_name = matches!(
+            Path::new(path).components().next_back(),
+            Some(Component::Normal(_))
+        );
+        let Some(name) = Path::new(path).file_name().filter(|_| ends_with_name) else {
+            return Err(Failure::invalid_argument(format_args!(
+                "`{path}` does not end with the name of a file"
+            )));
+        };
+        let parent = Path::new(path).parent().map(Path::as_os_str);
+        let parent = parent.filter(|parent| !parent.is_empty());
+        let parent = parent.unwrap_or(OsStr::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let directory = self
+            .open_path(Path::new(parent), flags, Mode::empty())
+            .map_err(|errno| Failure::from(errno).context(format_args!("`{path}`")))?;
+        let name = CString::new(name.as_bytes())
+            .map_err(|_| Failure::invalid_argument("the path has a NUL byte"))?;
+        Ok(Place { directory, name })
+    }
+
+    /// Gives a new file to whom the sandbox's commands run as.
+    pub(super) fn give(&self, directory: BorrowedFd<'_>, name: &CString) -> Result<(), Errno> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(directory, &**name, Some(uid), Some(gid), flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use rustix::fs::fstat;
+
+    use super::*;
+
+    #[test]
+    fn no_path_leaves_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "").unwrap();
+        let root = outside.path().join("root");
+        fs::create_dir_all(root.join("inner")).unwrap();
+        fs::write(root.join("inner/file"), "").unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink(outside.path(), root.join("out")).unwrap();
+        symlink("/inner", root.join("absolute")).unwrap();
+        symlink("/proc/self/root", root.join("magic")).unwrap();
+        let setup = Setup {
+            root: Some(root.to_str().unwrap().into()),
+            working_dir: root.to_str().unwrap().into(),
+            ..Setup::default()
+        };
+        let places = Places::new(&setup).unwrap();
+        let open = |path: &str| places.open(path, OFlags::RDONLY, Mode::empty());
+        let file = fstat(open("inner/file").unwrap()).unwrap().st_ino;
+        for path in [
+            "./inner/../inner/file",
+            "/inner/file",
+            "../../../inner/file",
+            "absolute/file",
+            "up/inner/file",
+            root.join("inner/file").to_str().unwrap(),
+        ] {
+            assert_eq!(fstat(open(path).unwrap()).unwrap().st_ino, file, "{path}");
+        }
+        for path in [
+            "../secret",
+            "up/secret",
+            "out/secret",
+            "/../secret",
+            "magic/etc/passwd",
+            outside.path().join("secret").to_str().unwrap(),
+            "",
+        ] {
+            assert!(open(path).is_err(), "{path}");
+        }
+        for path in ["..", ".", "/", "inner/.."] {
+            assert!(places.place(path).is_err(), "{path}");
+        }
+        let place = places.place("up/../new").unwrap();
+        assert_eq!(place.name.to_bytes(), b"new");
+        let inode = |fd: &OwnedFd| fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(&place.directory), inode(&open(".").unwrap()));
+    }
+}

@@ -1,0 +1,131 @@
+//! Files and archives.
+
+use boxyard_plugin_api::{
+    ByteSink, ByteSource, Call, Error, FileInfo, GetArchive, MakeDirectory, PutArchive, ReadFile,
+    RemovePath, Result, WriteFile, pipe,
+};
+use serde::de::IgnoredAny;
+
+use super::{Client, request::Request, routes::Documents};
+
+/// The longest listing that is taken, in bytes.
+const MAX_LISTING: usize = 64 * 1024 * 1024;
+
+impl Client {
+    fn request(&self, document: &Documents<'_>) -> Result<Request> {
+        Request::open(&self.routes, document)
+    }
+
+    /// Does [`Sandbox::read_file`](boxyard_plugin_api::Sandbox::read_file).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn read_file(&self, request: &ReadFile, to: ByteSink, call: &Call) -> Result<()> {
+        self.fetch(&Documents::ReadFile(request), to, call).await
+    }
+
+    /// Does [`Sandbox::get_archive`](boxyard_plugin_api::Sandbox::get_archive).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn get_archive(&self, request: &GetArchive, to: ByteSink, call: &Call) -> Result<()> {
+        self.fetch(&Documents::GetArchive(request), to, call).await
+    }
+
+    async fn fetch(&self, document: &Documents<'_>, to: ByteSink, call: &Call) -> Result<()> {
+        let request = self.request(document)?;
+        let IgnoredAny = request.transfer(None, Some(&to), call).await?;
+        to.finish().await
+    }
+
+    /// Does [`Sandbox::write_file`](boxyard_plugin_api::Sandbox::write_file).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn write_file(
+        &self,
+        request: &WriteFile,
+        from: ByteSource,
+        call: &Call,
+    ) -> Result<()> {
+        let request = self.request(&Documents::WriteFile(request))?;
+        let IgnoredAny = request.transfer(Some(from), None, call).await?;
+        Ok(())
+    }
+
+    /// Does [`Sandbox::put_archive`](boxyard_plugin_api::Sandbox::put_archive).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn put_archive(
+        &self,
+        request: &PutArchive,
+        from: ByteSource,
+        call: &Call,
+    ) -> Result<()> {
+        let request = self.request(&Documents::PutArchive(request))?;
+        let IgnoredAny = request.transfer(Some(from), None, call).await?;
+        Ok(())
+    }
+
+    /// Does [`Sandbox::stat`](boxyard_plugin_api::Sandbox::stat).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn stat(&self, path: &str, call: &Call) -> Result<FileInfo> {
+        self.request(&Documents::Stat { path })?.answer(call).await
+    }
+
+    /// Does [`Sandbox::list`](boxyard_plugin_api::Sandbox::list).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn list(&self, path: &str, call: &Call) -> Result<Vec<FileInfo>> {
+        let request = self.request(&Documents::List { path })?;
+        let (sink, source) = pipe();
+        let listed = async {
+            let IgnoredAny = request.transfer(None, Some(&sink), call).await?;
+            sink.finish().await
+        };
+        let (listed, lines) = tokio::join!(listed, source.read_to_end(MAX_LISTING));
+        listed?;
+        let lines = lines?;
+        let lines = lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        let entries: Result<Vec<FileInfo>, _> = lines.map(serde_json::from_slice).collect();
+        let mut entries = entries.map_err(|error| {
+            Error::internal(format_args!("the agent's listing is malformed: {error}"))
+        })?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Does [`Sandbox::remove`](boxyard_plugin_api::Sandbox::remove).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn remove(&self, request: &RemovePath, call: &Call) -> Result<()> {
+        let request = self.request(&Documents::Remove(request))?;
+        let IgnoredAny = request.answer(call).await?;
+        Ok(())
+    }
+
+    /// Does [`Sandbox::make_directory`](boxyard_plugin_api::Sandbox::make_directory).
+    ///
+    /// # Errors
+    ///
+    /// As that, and the agent is gone.
+    pub async fn make_directory(&self, request: &MakeDirectory, call: &Call) -> Result<()> {
+        let request = self.request(&Documents::MakeDirectory(request))?;
+        let IgnoredAny = request.answer(call).await?;
+        Ok(())
+    }
+}
