@@ -3,6 +3,7 @@
 //! Each step is a module with its own error. One bad plugin is quarantined with its reason;
 //! the others load. No code of a plugin runs before it is decided to load it.
 
+mod copies;
 mod decide;
 mod discover;
 mod init;

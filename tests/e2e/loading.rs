@@ -1,5 +1,6 @@
 //! Loading: what is refused and why, and that nothing bad costs more than itself.
 
+mod copies;
 mod files;
 mod foreign;
 mod growth;

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -206,7 +205,7 @@ fn copy(plugin: &Inspected, directory: &Path, path: &Path) -> anyhow::Result<()>
         .mode(0o755)
         .create(directory)?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&plugin.bytes)?;
+    plugin.write_to(&mut file)?;
     file.as_file()
         .set_permissions(fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_all()?;

@@ -1,20 +1,26 @@
 //! Step 2: what a file says of itself, from its bytes alone. Runs no code of it.
+//!
+//! The manifest that is believed, the hash that is verified and the code that is opened later are
+//! of the same bytes, whatever happens to the file meanwhile. Either one read fills the memory and
+//! makes the hash; or the bytes only pass by for their hash, and from then on the private copy of
+//! that name takes the place of the file.
+
+mod library;
 
 use std::{
     env::consts::ARCH,
     fs::{File, Metadata, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use boxyard_plugin_api::{FORMAT, MANIFEST_SECTION, MANIFEST_SYMBOL, Manifest};
-use object::{
-    Architecture, Endianness, Object, ObjectKind, ObjectSection, ObjectSegment, ObjectSymbol,
-    elf::FileHeader64, read::elf::FileHeader,
-};
+use object::ReadCache;
 use semver::Version;
 use sha2::{Digest, Sha256};
+
+use super::copies::Copies;
 
 /// Larger files are refused unread.
 const MAX_SIZE: u64 = 1 << 30;
@@ -36,10 +42,19 @@ pub struct Inspected {
     pub min_host_api: Version,
     /// The SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
-    /// The bytes that were read, once; what is loaded is a copy of these.
-    pub bytes: Vec<u8>,
+    /// Where its bytes are.
+    pub(super) content: Content,
     /// Owner and mode of what was read.
     pub(super) metadata: Metadata,
+}
+
+/// Where the bytes that were inspected are.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// In memory.
+    Read(Vec<u8>),
+    /// In this private copy, which their hash names.
+    Copied(PathBuf),
 }
 
 /// Why a file is no plugin for this machine.
@@ -112,30 +127,74 @@ fn this_machine() -> String {
 ///
 /// [`InspectError`].
 pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
-    let (bytes, sha256, metadata) = read(path)?;
-    let manifest_text = manifest_text(&bytes)?;
-    let manifest = parse(&manifest_text)?;
-    let version = |what: &str, text: &str| {
-        Version::parse(text).map_err(|error| InspectError::Manifest {
-            message: format!("{what} `{text}` is no version: {error}"),
-        })
-    };
-    Ok(Inspected {
-        path: path.into(),
-        version: version("version", &manifest.version)?,
-        api_version: version("api_version", &manifest.api_version)?,
-        min_host_api: version("min_host_api", &manifest.min_host_api)?,
-        manifest,
-        manifest_text,
-        sha256,
-        bytes,
-        metadata,
-    })
+    let (file, metadata) = open(path)?;
+    read(path, file, metadata)
 }
 
-/// Returns what a file holds, its SHA-256, its owner and its mode.
-fn read(path: &Path) -> Result<(Vec<u8>, String, Metadata), InspectError> {
-    let read_error = |source| InspectError::Read { source };
+/// Does [`inspect`], without holding bytes that have a private copy already.
+///
+/// # Errors
+///
+/// [`InspectError`].
+pub(super) fn inspect_with(path: &Path, copies: &Copies) -> Result<Inspected, InspectError> {
+    let (mut file, metadata) = open(path)?;
+    if copies.any_as_long(metadata.len()) {
+        let hashed = hash(&mut file).map_err(read_error)?;
+        if let Some(plugin) = copied(path, hashed, &metadata, copies) {
+            return Ok(plugin);
+        }
+        // Whatever the file holds by now, it is hashed again with the same read.
+        file.rewind().map_err(read_error)?;
+    }
+    read(path, file, metadata)
+}
+
+impl Inspected {
+    fn new(
+        path: &Path,
+        manifest_text: String,
+        sha256: String,
+        content: Content,
+        metadata: Metadata,
+    ) -> Result<Self, InspectError> {
+        let manifest = parse(&manifest_text)?;
+        let version = |what: &str, text: &str| {
+            Version::parse(text).map_err(|error| InspectError::Manifest {
+                message: format!("{what} `{text}` is no version: {error}"),
+            })
+        };
+        Ok(Self {
+            path: path.into(),
+            version: version("version", &manifest.version)?,
+            api_version: version("api_version", &manifest.api_version)?,
+            min_host_api: version("min_host_api", &manifest.min_host_api)?,
+            manifest,
+            manifest_text,
+            sha256,
+            content,
+            metadata,
+        })
+    }
+
+    /// Writes the bytes that were inspected.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn write_to(&self, writer: &mut impl io::Write) -> io::Result<()> {
+        match &self.content {
+            Content::Read(bytes) => writer.write_all(bytes),
+            Content::Copied(copy) => io::copy(&mut File::open(copy)?, writer).map(drop),
+        }
+    }
+}
+
+fn read_error(source: io::Error) -> InspectError {
+    InspectError::Read { source }
+}
+
+/// Opens a regular file, and returns its owner, mode and length with it.
+fn open(path: &Path) -> Result<(File, Metadata), InspectError> {
     // Nonblocking, so that a pipe does not wait for a writer.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).map_err(|error| read_error(io::Error::other(error)))?;
@@ -159,8 +218,52 @@ fn read(path: &Path) -> Result<(Vec<u8>, String, Metadata), InspectError> {
             size: metadata.len(),
         });
     }
+    Ok((file, metadata))
+}
+
+/// Inspects what one read of the file gives.
+fn read(path: &Path, file: File, metadata: Metadata) -> Result<Inspected, InspectError> {
     let (bytes, sha256) = read_all(file, metadata.len()).map_err(read_error)?;
-    Ok((bytes, sha256, metadata))
+    let text = library::manifest_text(bytes.as_slice())?;
+    Inspected::new(path, text, sha256, Content::Read(bytes), metadata)
+}
+
+/// Inspects the private copy of what was hashed; `None` where there is none that is in order.
+fn copied(path: &Path, hashed: Hashed, metadata: &Metadata, copies: &Copies) -> Option<Inspected> {
+    let Hashed { sha256, length } = hashed;
+    let copy = ReadCache::new(copies.find(&sha256, length)?);
+    let text = library::manifest_text(&copy).ok()?;
+    let content = Content::Copied(copies.path(&sha256));
+    Inspected::new(path, text, sha256, content, metadata.clone()).ok()
+}
+
+/// What passed by: its hash in hexadecimal, and how much it was.
+struct Hashed {
+    sha256: String,
+    length: u64,
+}
+
+/// Hashes a file without holding it.
+fn hash(file: &mut File) -> io::Result<Hashed> {
+    // A fresh page for every page of the file costs as much as hashing it.
+    let mut piece = vec![0; 64 * 1024];
+    let (mut file, mut length, mut hash) = (file.take(MAX_SIZE), 0, Sha256::new());
+    loop {
+        let read = match file.read(&mut piece) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match piece.get(..read) {
+            None | Some([]) => break,
+            Some(bytes) => hash.update(bytes),
+        }
+        length += read as u64;
+    }
+    Ok(Hashed {
+        sha256: hex(&hash.finalize()),
+        length,
+    })
 }
 
 /// Reads a file to its end, and hashes it piece by piece while the pieces are in the cache.
@@ -178,96 +281,6 @@ fn read_all(mut file: File, size: u64) -> io::Result<(Vec<u8>, String)> {
             None | Some([]) => return Ok((bytes, hex(&hash.finalize()))),
             Some(piece) => hash.update(piece),
         }
-    }
-}
-
-fn manifest_text(bytes: &[u8]) -> Result<String, InspectError> {
-    let file = object::File::parse(bytes).map_err(|error| {
-        cut_short(bytes).unwrap_or_else(|| InspectError::NotALibrary {
-            message: error.to_string(),
-        })
-    })?;
-    check_machine(&file)?;
-    check_length(&file, bytes.len())?;
-    let manifest = manifest_bytes(&file).ok_or(InspectError::NoManifest)?;
-    let text = std::str::from_utf8(manifest).map_err(|error| InspectError::Manifest {
-        message: error.to_string(),
-    })?;
-    Ok(text.trim_end_matches('\0').to_owned())
-}
-
-fn check_machine(file: &object::File<'_>) -> Result<(), InspectError> {
-    let expected = match ARCH {
-        "x86_64" => Architecture::X86_64,
-        "aarch64" => Architecture::Aarch64,
-        "riscv64" => Architecture::Riscv64,
-        "powerpc64" => Architecture::PowerPc64,
-        "s390x" => Architecture::S390x,
-        "loongarch64" => Architecture::LoongArch64,
-        _ => Architecture::Unknown,
-    };
-    let little = cfg!(target_endian = "little");
-    let fits = file.architecture() == expected
-        && file.is_64()
-        && (file.endianness() == Endianness::Little) == little;
-    if !fits {
-        return Err(InspectError::WrongKind {
-            found: format!(
-                "a {}-bit {:?} file",
-                if file.is_64() { 64 } else { 32 },
-                file.architecture()
-            ),
-        });
-    }
-    match file.kind() {
-        ObjectKind::Dynamic => Ok(()),
-        kind => Err(InspectError::WrongKind {
-            found: format!("an object file of kind {kind:?}"),
-        }),
-    }
-}
-
-/// Tells a file that ends before its section table from one that is no library at all.
-fn cut_short(bytes: &[u8]) -> Option<InspectError> {
-    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
-    let endian = header.endian().ok()?;
-    let table = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
-    let expected = header.e_shoff(endian).saturating_add(table);
-    let found = bytes.len() as u64;
-    (expected > found).then_some(InspectError::Truncated { expected, found })
-}
-
-/// A mapped file that is too short is a SIGBUS in whoever touches the missing part.
-fn check_length(file: &object::File<'_>, found: usize) -> Result<(), InspectError> {
-    let found = found as u64;
-    let ends = file.segments().map(|segment| {
-        let (offset, size) = segment.file_range();
-        offset.saturating_add(size)
-    });
-    match ends.max() {
-        Some(expected) if expected > found => Err(InspectError::Truncated { expected, found }),
-        _ => Ok(()),
-    }
-}
-
-/// Finds the manifest by its symbol, which knows its length, else by its section.
-fn manifest_bytes<'data>(file: &object::File<'data>) -> Option<&'data [u8]> {
-    let symbol = file.dynamic_symbols().find(|symbol| {
-        symbol.is_definition()
-            && symbol
-                .name()
-                .is_ok_and(|name| name.trim_start_matches('_') == MANIFEST_SYMBOL)
-    })?;
-    let section = file.section_by_index(symbol.section_index()?).ok()?;
-    if section.name().ok()? != MANIFEST_SECTION {
-        return None;
-    }
-    let data = section.data().ok()?;
-    let start = usize::try_from(symbol.address().checked_sub(section.address())?).ok()?;
-    let rest = data.get(start..)?;
-    match usize::try_from(symbol.size()) {
-        Ok(0) | Err(_) => Some(rest),
-        Ok(size) => rest.get(..size),
     }
 }
 
@@ -299,73 +312,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn inspect_bytes(bytes: &[u8]) -> InspectError {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
-        inspect(file.path()).unwrap_err()
-    }
-
-    #[test]
-    fn what_is_no_library_is_told_by_its_bytes() {
-        assert!(matches!(
-            inspect_bytes(b""),
-            InspectError::NotALibrary { .. }
-        ));
-        assert!(matches!(
-            inspect_bytes(b"just text\n"),
-            InspectError::NotALibrary { .. }
-        ));
-        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let error = inspect_bytes(&program);
-        // A position-independent program is of the same kind as a library, without a manifest.
-        assert!(
-            matches!(
-                error,
-                InspectError::NoManifest | InspectError::WrongKind { .. }
-            ),
-            "{error}"
-        );
-        for tenths in 1..10 {
-            let error = inspect_bytes(&program[..program.len() / 10 * tenths]);
-            assert!(
-                matches!(error, InspectError::Truncated { .. }),
-                "{tenths} tenths: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn links_and_directories_are_refused_unread() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("link.so");
-        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
-        assert!(matches!(inspect(&link), Err(InspectError::Symlink)));
-        assert!(matches!(
-            inspect(directory.path()),
-            Err(InspectError::NotAFile)
-        ));
-        assert!(matches!(
-            inspect(Path::new("/nonexistent")),
-            Err(InspectError::Read { .. })
-        ));
-    }
-
-    #[test]
-    fn a_later_format_is_told_apart_from_a_malformed_manifest() {
-        assert!(matches!(
-            parse(r#"{"format": 2, "what": "ever"}"#),
-            Err(InspectError::Format { found: 2 })
-        ));
-        assert!(matches!(
-            parse("not json"),
-            Err(InspectError::Manifest { .. })
-        ));
-        assert!(matches!(
-            parse(r#"{"format": 1}"#),
-            Err(InspectError::Manifest { .. })
-        ));
-    }
-}
+mod tests;

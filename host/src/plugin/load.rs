@@ -1,14 +1,10 @@
 //! Step 5: a private copy is opened, its header and its layout are checked.
 //!
-//! Libraries are never closed again: unloading Rust code is unsound. What is opened is a copy
-//! of the bytes that were inspected, named by their hash, so that nobody changes it under the
-//! process, and an upgrade lies beside the old one.
+//! Libraries are never closed again: unloading Rust code is unsound.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
@@ -16,13 +12,9 @@ use boxyard_plugin_api::abi::{
     PluginModuleRef,
     layout::{LayoutError, Older, open_root_module},
 };
-use fs_mistrust::Mistrust;
 use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
 
-use super::{Inspected, decide::host_api};
-
-/// Copies that nobody used for so long are removed.
-const COPY_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+use super::{Inspected, copies::Copies, decide::host_api, inspect::Content};
 
 /// Why a library cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,56 +54,21 @@ pub enum LoadError {
     },
 }
 
-/// Makes the private copy of what was inspected, or finds the one that is there.
+/// Returns the private copy of what was inspected; makes it where there is none.
 ///
 /// # Errors
 ///
 /// [`LoadError::Copy`].
-pub(super) fn private_copy(plugin: &Inspected, cache: &Path) -> Result<PathBuf, LoadError> {
-    let path = cache.join(format!("{}.so", plugin.sha256));
-    copy(plugin, cache, &path).map_err(|source| LoadError::Copy {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(path)
-}
-
-fn copy(plugin: &Inspected, cache: &Path, path: &Path) -> io::Result<()> {
-    let mut mistrust = Mistrust::builder();
-    let mistrust = mistrust
-        .ignore_environment()
-        .trust_no_group_id()
-        .build()
-        .map_err(io::Error::other)?;
-    mistrust
-        .verifier()
-        .permit_readable()
-        .make_directory(cache)
-        .map_err(io::Error::other)?;
-    if let Ok(metadata) = fs::metadata(path)
-        && metadata.len() == plugin.bytes.len() as u64
-    {
-        return File::open(path)?.set_modified(SystemTime::now());
-    }
-    remove_old(cache);
-    let mut file = tempfile::NamedTempFile::new_in(cache)?;
-    file.write_all(&plugin.bytes)?;
-    // A crash must not leave a short file under the name of a hash.
-    file.as_file().sync_data()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// Removes copies that no host used lately. One that is open somewhere lives on there.
-fn remove_old(cache: &Path) {
-    let Ok(entries) = fs::read_dir(cache) else {
-        return;
-    };
-    for entry in entries.filter_map(Result::ok) {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified());
-        if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > COPY_LIFETIME)) {
-            // It only takes space; the next host tries again.
-            let _ = fs::remove_file(entry.path());
+pub(super) fn private_copy(plugin: &Inspected, copies: &Copies) -> Result<PathBuf, LoadError> {
+    match &plugin.content {
+        Content::Copied(path) => Ok(path.clone()),
+        Content::Read(bytes) => {
+            copies
+                .make(&plugin.sha256, bytes)
+                .map_err(|source| LoadError::Copy {
+                    path: copies.path(&plugin.sha256),
+                    source,
+                })
         }
     }
 }

@@ -2,8 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -15,9 +20,12 @@ use boxyard_plugin_api::{
 
 use super::{
     InitError, InspectError, Inspected, PluginReport, PluginStatus, Refused,
+    copies::Copies,
     decide::{self, Names},
     discover::{self, DiscoverError},
-    init, inspect, load, verify,
+    init,
+    inspect::inspect_with,
+    load, verify,
 };
 use crate::{
     backend::Seam,
@@ -70,6 +78,7 @@ impl Placement for InProcess {
 pub(crate) struct PluginSet {
     config: Arc<Config>,
     host_id: String,
+    copies: Copies,
     placement: Box<dyn Placement>,
     state: Mutex<State>,
 }
@@ -103,6 +112,7 @@ struct Loaded {
 impl PluginSet {
     pub(crate) fn new(config: Arc<Config>, host_id: String, placement: Box<dyn Placement>) -> Self {
         Self {
+            copies: Copies::new(config.cache_dir().join("plugins")),
             config,
             host_id,
             placement,
@@ -116,7 +126,7 @@ impl PluginSet {
         let (candidates, problems) = self.candidates();
         let mut reports = Vec::new();
         let mut inspected = Vec::new();
-        for (path, result) in inspect_all(candidates) {
+        for (path, result) in inspect_all(&candidates, &self.copies) {
             match result {
                 Ok(plugin) => inspected.push(plugin),
                 Err(error) => reports.push(PluginReport::unreadable(path, &error)),
@@ -226,7 +236,7 @@ impl PluginSet {
     }
 
     fn load(&self, plugin: &Arc<Inspected>) -> Result<Loaded, Refused> {
-        let copy = load::private_copy(plugin, &self.config.cache_dir().join("plugins"))?;
+        let copy = load::private_copy(plugin, &self.copies)?;
         let name: Arc<str> = plugin.manifest.name.as_str().into();
         let log = Arc::new(PluginLog::new(Arc::clone(&name)));
         let started = init::start(plugin, copy, &self.config, &self.host_id, &log)?;
@@ -282,21 +292,40 @@ impl PluginSet {
 }
 
 /// Inspects files, as many at once as there are processors; answers in their order.
-fn inspect_all(paths: Vec<PathBuf>) -> Vec<(PathBuf, Result<Inspected, InspectError>)> {
+fn inspect_all(
+    paths: &[PathBuf],
+    copies: &Copies,
+) -> Vec<(PathBuf, Result<Inspected, InspectError>)> {
+    let one = |path: &PathBuf| (path.clone(), inspect_with(path, copies));
+    if paths.len() < 2 {
+        return paths.iter().map(one).collect();
+    }
+    let next = AtomicUsize::new(0);
+    // Whoever is done with a file takes the next one: their lengths differ.
+    let work = || {
+        let taken = iter::from_fn(|| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            paths.get(index).map(|path| (index, one(path)))
+        });
+        taken.collect::<Vec<_>>()
+    };
     let at_once = thread::available_parallelism().map_or(1, usize::from);
-    let share = paths.len().div_ceil(at_once).max(1);
-    thread::scope(|scope| {
-        let one = |path: &PathBuf| (path.clone(), inspect(path));
-        let workers: Vec<_> = paths
-            .chunks(share)
-            .map(|share| scope.spawn(move || share.iter().map(one).collect::<Vec<_>>()))
-            .collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        // Inspecting does not panic; were it to, the panic would go on here.
-        joined
-            .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
+    let helpers = at_once.min(paths.len()) - 1;
+    let mut done = thread::scope(|scope| {
+        let helpers: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for helper in helpers {
+            // Inspecting does not panic; were it to, the panic would go on here.
+            done.extend(
+                helper
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            );
+        }
+        done
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, inspected)| inspected).collect()
 }
 
 fn shadowed(plugin: &Inspected, winner: &Loaded, path: &Path) -> PluginReport {

@@ -99,6 +99,14 @@ fn check_file(plugin: &Inspected) -> Result<(), VerifyError> {
     Ok(())
 }
 
+/// Returns the rules for places: root and the host's user may write there, and nobody else.
+pub(super) fn mistrust() -> Result<Mistrust, fs_mistrust::Error> {
+    Mistrust::builder()
+        .ignore_environment()
+        .trust_no_group_id()
+        .build()
+}
+
 fn check_place(path: &Path) -> Result<(), VerifyError> {
     let place = |error: &dyn std::fmt::Display| VerifyError::Place {
         message: error.to_string(),
@@ -106,11 +114,7 @@ fn check_place(path: &Path) -> Result<(), VerifyError> {
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
-    let mistrust = Mistrust::builder()
-        .ignore_environment()
-        .trust_no_group_id()
-        .build()
-        .map_err(|error| place(&error))?;
+    let mistrust = mistrust().map_err(|error| place(&error))?;
     mistrust
         .verifier()
         .permit_readable()
