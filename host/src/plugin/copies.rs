@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -33,35 +33,36 @@ impl Copies {
         self.directory.join(format!("{sha256}.so"))
     }
 
-    /// Returns whether a content of this length can have a copy.
-    pub(super) fn any_as_long(&self, length: u64) -> bool {
-        fs::read_dir(&self.directory).is_ok_and(|entries| {
-            entries
-                .filter_map(Result::ok)
-                .any(|entry| entry.metadata().is_ok_and(|found| found.len() == length))
-        })
+    /// Finds the copy of what a file holds, which is then in use: one of the same bytes, that
+    /// nobody else could have changed.
+    ///
+    /// Comparing costs a fraction of hashing, and a damaged copy is not taken for a whole one.
+    pub(super) fn of(&self, file: &mut File) -> Option<PrivateCopy> {
+        let length = file.metadata().ok()?.len();
+        let entries = fs::read_dir(&self.directory).ok()?;
+        let as_long = entries.filter_map(Result::ok).filter(|entry| {
+            let metadata = entry.metadata();
+            metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == length)
+        });
+        let mut trusted = false;
+        for entry in as_long {
+            trusted = trusted || self.is_private();
+            if !trusted {
+                return None;
+            }
+            if let Some(copy) = compare(file, &entry.path()) {
+                return Some(copy);
+            }
+        }
+        None
     }
 
-    /// Opens the copy of a content, which is then in use.
-    ///
-    /// A copy that others could have changed, or that is of another length, is none.
-    pub(super) fn find(&self, sha256: &str, length: u64) -> Option<File> {
-        mistrust()
-            .and_then(|mistrust| {
-                mistrust
-                    .verifier()
-                    .permit_readable()
-                    .require_directory()
-                    .check(&self.directory)
-            })
-            .ok()?;
-        let copy = File::open(self.path(sha256)).ok()?;
-        if copy.metadata().ok()?.len() != length {
-            return None;
-        }
-        // Another host that removes old copies now leaves this one alone.
-        copy.set_modified(SystemTime::now()).ok()?;
-        Some(copy)
+    fn is_private(&self) -> bool {
+        let checked = mistrust().and_then(|mistrust| {
+            let verifier = mistrust.verifier().permit_readable().require_directory();
+            verifier.check(&self.directory)
+        });
+        checked.is_ok()
     }
 
     /// Makes the copy of a content, in place of a damaged one.
@@ -82,6 +83,55 @@ impl Copies {
         file.as_file().sync_data()?;
         file.persist(&path)?;
         Ok(path)
+    }
+}
+
+/// A copy that is byte for byte what a file holds, or held when they were compared.
+#[derive(Debug)]
+pub(super) struct PrivateCopy {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    /// The hash of its content, by which it was named when it was made.
+    pub(super) sha256: String,
+}
+
+/// Opens the copy at `path` if it holds what `file` does.
+fn compare(file: &mut File, path: &Path) -> Option<PrivateCopy> {
+    let sha256 = path.file_name()?.to_str()?.strip_suffix(".so")?.to_owned();
+    let is_hash = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hash {
+        return None;
+    }
+    let copy = File::open(path).ok()?;
+    file.rewind().ok()?;
+    if !is_same(file, &copy).ok()? {
+        return None;
+    }
+    // Another host that removes old copies now leaves this one alone.
+    copy.set_modified(SystemTime::now()).ok()?;
+    let path = path.into();
+    Some(PrivateCopy {
+        path,
+        file: copy,
+        sha256,
+    })
+}
+
+/// Compares two files piece by piece: fresh pages for all of them would cost more.
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    const PIECE: u64 = 64 * 1024;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    loop {
+        ours.clear();
+        theirs.clear();
+        one.take(PIECE).read_to_end(&mut ours)?;
+        other.take(PIECE).read_to_end(&mut theirs)?;
+        if ours != theirs {
+            return Ok(false);
+        }
+        if ours.is_empty() {
+            return Ok(true);
+        }
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! The manifest that is believed, the hash that is verified and the code that is opened later are
 //! of the same bytes, whatever happens to the file meanwhile. Either one read fills the memory and
-//! makes the hash; or the bytes only pass by for their hash, and from then on the private copy of
-//! that name takes the place of the file.
+//! makes the hash; or a private copy that was found to hold the same takes the place of the file.
 
 mod library;
 
@@ -20,7 +19,7 @@ use object::ReadCache;
 use semver::Version;
 use sha2::{Digest, Sha256};
 
-use super::copies::Copies;
+use super::copies::{Copies, PrivateCopy};
 
 /// Larger files are refused unread.
 const MAX_SIZE: u64 = 1 << 30;
@@ -138,14 +137,13 @@ pub fn inspect(path: &Path) -> Result<Inspected, InspectError> {
 /// [`InspectError`].
 pub(super) fn inspect_with(path: &Path, copies: &Copies) -> Result<Inspected, InspectError> {
     let (mut file, metadata) = open(path)?;
-    if copies.any_as_long(metadata.len()) {
-        let hashed = hash(&mut file).map_err(read_error)?;
-        if let Some(plugin) = copied(path, hashed, &metadata, copies) {
-            return Ok(plugin);
-        }
-        // Whatever the file holds by now, it is hashed again with the same read.
-        file.rewind().map_err(read_error)?;
+    if let Some(plugin) = copies
+        .of(&mut file)
+        .and_then(|copy| copied(path, copy, &metadata))
+    {
+        return Ok(plugin);
     }
+    file.rewind().map_err(read_error)?;
     read(path, file, metadata)
 }
 
@@ -228,42 +226,11 @@ fn read(path: &Path, file: File, metadata: Metadata) -> Result<Inspected, Inspec
     Inspected::new(path, text, sha256, Content::Read(bytes), metadata)
 }
 
-/// Inspects the private copy of what was hashed; `None` where there is none that is in order.
-fn copied(path: &Path, hashed: Hashed, metadata: &Metadata, copies: &Copies) -> Option<Inspected> {
-    let Hashed { sha256, length } = hashed;
-    let copy = ReadCache::new(copies.find(&sha256, length)?);
-    let text = library::manifest_text(&copy).ok()?;
-    let content = Content::Copied(copies.path(&sha256));
-    Inspected::new(path, text, sha256, content, metadata.clone()).ok()
-}
-
-/// What passed by: its hash in hexadecimal, and how much it was.
-struct Hashed {
-    sha256: String,
-    length: u64,
-}
-
-/// Hashes a file without holding it.
-fn hash(file: &mut File) -> io::Result<Hashed> {
-    // A fresh page for every page of the file costs as much as hashing it.
-    let mut piece = vec![0; 64 * 1024];
-    let (mut file, mut length, mut hash) = (file.take(MAX_SIZE), 0, Sha256::new());
-    loop {
-        let read = match file.read(&mut piece) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        match piece.get(..read) {
-            None | Some([]) => break,
-            Some(bytes) => hash.update(bytes),
-        }
-        length += read as u64;
-    }
-    Ok(Hashed {
-        sha256: hex(&hash.finalize()),
-        length,
-    })
+/// Inspects a private copy; `None` where that is not in order.
+fn copied(path: &Path, copy: PrivateCopy, metadata: &Metadata) -> Option<Inspected> {
+    let text = library::manifest_text(&ReadCache::new(copy.file)).ok()?;
+    let content = Content::Copied(copy.path);
+    Inspected::new(path, text, copy.sha256, content, metadata.clone()).ok()
 }
 
 /// Reads a file to its end, and hashes it piece by piece while the pieces are in the cache.
