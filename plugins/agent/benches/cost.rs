@@ -6,7 +6,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::cast_precision_loss,
     clippy::indexing_slicing,
     reason = "a benchmark talks to people and stops where it cannot measure"
 )]
