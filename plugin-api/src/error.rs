@@ -196,28 +196,70 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The only table from the system's errors to ours; where gRPC's own libraries have a row, it
+/// is theirs.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind;
         let code = match error.kind() {
             ErrorKind::NotFound => ErrorCode::NOT_FOUND,
-            ErrorKind::PermissionDenied => ErrorCode::PERMISSION_DENIED,
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                ErrorCode::PERMISSION_DENIED
+            }
             ErrorKind::AlreadyExists => ErrorCode::ALREADY_EXISTS,
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => ErrorCode::INVALID_ARGUMENT,
+            ErrorKind::InvalidInput
+            | ErrorKind::InvalidData
+            | ErrorKind::ArgumentListTooLong
+            | ErrorKind::NotSeekable => ErrorCode::INVALID_ARGUMENT,
+            ErrorKind::DirectoryNotEmpty
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+            | ErrorKind::ResourceBusy
+            | ErrorKind::ExecutableFileBusy
+            | ErrorKind::CrossesDevices => ErrorCode::FAILED_PRECONDITION,
             ErrorKind::TimedOut => ErrorCode::DEADLINE_EXCEEDED,
+            // What would block where nothing waits is a process or a lock too many.
             ErrorKind::StorageFull
             | ErrorKind::QuotaExceeded
             | ErrorKind::OutOfMemory
-            | ErrorKind::FileTooLarge => ErrorCode::RESOURCE_EXHAUSTED,
+            | ErrorKind::FileTooLarge
+            | ErrorKind::TooManyLinks
+            | ErrorKind::WouldBlock => ErrorCode::RESOURCE_EXHAUSTED,
+            ErrorKind::Deadlock | ErrorKind::StaleNetworkFileHandle => ErrorCode::ABORTED,
             ErrorKind::BrokenPipe => ErrorCode::CLOSED,
             ErrorKind::ConnectionRefused
             | ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
-            | ErrorKind::NotConnected => ErrorCode::UNAVAILABLE,
+            | ErrorKind::NotConnected
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown => ErrorCode::UNAVAILABLE,
             ErrorKind::Unsupported => ErrorCode::UNIMPLEMENTED,
-            _ => ErrorCode::UNKNOWN,
+            _ => error
+                .raw_os_error()
+                .and_then(without_kind)
+                .unwrap_or(ErrorCode::UNKNOWN),
         };
         Self::new(code, error)
+    }
+}
+
+/// Returns the code of an error that has a number and, for the oldest compiler that this crate
+/// builds with, no kind.
+fn without_kind(number: i32) -> Option<ErrorCode> {
+    const ESRCH: i32 = 3;
+    const ENXIO: i32 = 6;
+    const ENODEV: i32 = 19;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENAMETOOLONG: i32 = if cfg!(target_os = "linux") { 36 } else { 63 };
+    const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
+    match number {
+        ESRCH | ENXIO | ENODEV => Some(ErrorCode::NOT_FOUND),
+        ENFILE | EMFILE => Some(ErrorCode::RESOURCE_EXHAUSTED),
+        ENAMETOOLONG => Some(ErrorCode::INVALID_ARGUMENT),
+        ELOOP => Some(ErrorCode::FAILED_PRECONDITION),
+        _ => None,
     }
 }
 
@@ -249,5 +291,53 @@ mod tests {
             serde_json::from_str(r#"{"code":5,"message":"m","later":true}"#).unwrap();
         assert_eq!(short.code(), ErrorCode::NOT_FOUND);
         assert!(!short.is_retryable());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn every_error_of_the_system_has_its_code() {
+        for (name, number, code) in [
+            ("EPERM", 1, ErrorCode::PERMISSION_DENIED),
+            ("ENOENT", 2, ErrorCode::NOT_FOUND),
+            ("ESRCH", 3, ErrorCode::NOT_FOUND),
+            ("EIO", 5, ErrorCode::UNKNOWN),
+            ("ENXIO", 6, ErrorCode::NOT_FOUND),
+            ("E2BIG", 7, ErrorCode::INVALID_ARGUMENT),
+            ("EAGAIN", 11, ErrorCode::RESOURCE_EXHAUSTED),
+            ("ENOMEM", 12, ErrorCode::RESOURCE_EXHAUSTED),
+            ("EACCES", 13, ErrorCode::PERMISSION_DENIED),
+            ("EBUSY", 16, ErrorCode::FAILED_PRECONDITION),
+            ("EEXIST", 17, ErrorCode::ALREADY_EXISTS),
+            ("EXDEV", 18, ErrorCode::FAILED_PRECONDITION),
+            ("ENODEV", 19, ErrorCode::NOT_FOUND),
+            ("ENOTDIR", 20, ErrorCode::FAILED_PRECONDITION),
+            ("EISDIR", 21, ErrorCode::FAILED_PRECONDITION),
+            ("EINVAL", 22, ErrorCode::INVALID_ARGUMENT),
+            ("ENFILE", 23, ErrorCode::RESOURCE_EXHAUSTED),
+            ("EMFILE", 24, ErrorCode::RESOURCE_EXHAUSTED),
+            ("ETXTBSY", 26, ErrorCode::FAILED_PRECONDITION),
+            ("EFBIG", 27, ErrorCode::RESOURCE_EXHAUSTED),
+            ("ENOSPC", 28, ErrorCode::RESOURCE_EXHAUSTED),
+            ("ESPIPE", 29, ErrorCode::INVALID_ARGUMENT),
+            ("EROFS", 30, ErrorCode::PERMISSION_DENIED),
+            ("EMLINK", 31, ErrorCode::RESOURCE_EXHAUSTED),
+            ("EPIPE", 32, ErrorCode::CLOSED),
+            ("EDEADLK", 35, ErrorCode::ABORTED),
+            ("ENAMETOOLONG", 36, ErrorCode::INVALID_ARGUMENT),
+            ("ENOSYS", 38, ErrorCode::UNIMPLEMENTED),
+            ("ENOTEMPTY", 39, ErrorCode::FAILED_PRECONDITION),
+            ("ELOOP", 40, ErrorCode::FAILED_PRECONDITION),
+            ("EOPNOTSUPP", 95, ErrorCode::UNIMPLEMENTED),
+            ("ENETUNREACH", 101, ErrorCode::UNAVAILABLE),
+            ("ECONNRESET", 104, ErrorCode::UNAVAILABLE),
+            ("ENOTCONN", 107, ErrorCode::UNAVAILABLE),
+            ("ETIMEDOUT", 110, ErrorCode::DEADLINE_EXCEEDED),
+            ("ECONNREFUSED", 111, ErrorCode::UNAVAILABLE),
+            ("ESTALE", 116, ErrorCode::ABORTED),
+            ("EDQUOT", 122, ErrorCode::RESOURCE_EXHAUSTED),
+        ] {
+            let error = Error::from(std::io::Error::from_raw_os_error(number));
+            assert_eq!(error.code(), code, "{name}");
+        }
     }
 }
