@@ -82,6 +82,20 @@ pub(crate) async fn agent_as(user: u32, setup: Setup) -> TestAgent {
     agent_by(Way::Descriptor, setup, Some(user)).await
 }
 
+/// Starts an agent by a program that becomes it, and that must not outlive this: it holds the
+/// other end of the line.
+pub(crate) async fn agent_started_by(mut program: HostCommand, setup: Setup) -> TestAgent {
+    let (ours, theirs) = StdUnixStream::pair().unwrap();
+    let child = spawn(program.args(["--fd", "0"]).stdin(OwnedFd::from(theirs)));
+    drop(program);
+    ours.set_nonblocking(true).unwrap();
+    TestAgent {
+        client: connect(UnixStream::from_std(ours).unwrap(), setup).await,
+        child,
+        home: open_directory(),
+    }
+}
+
 /// Starts an agent in one of its ways, as another user where one is given.
 pub(crate) async fn agent_by(way: Way, setup: Setup, user: Option<u32>) -> TestAgent {
     let home = open_directory();

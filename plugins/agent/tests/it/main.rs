@@ -13,4 +13,6 @@
     dead_code,
     reason = "the modules that use the rest come with the next commits"
 )]
+mod cgroup;
 mod harness;
+mod killing;
