@@ -286,3 +286,62 @@ async fn limits_hold_and_a_command_sets_its_own() {
     assert_eq!(output.out().trim(), "1000", "{output:?}");
     sandbox.close().await;
 }
+
+#[tokio::test]
+async fn a_line_is_a_shells_with_a_timeout_and_without() {
+    let sandbox = sandbox(json!({})).await;
+    let line = Command::shell("x='a b'; echo \"$x\" | wc -w");
+    let timed = line.clone().timeout(std::time::Duration::from_secs(20));
+    for command in [line, timed] {
+        assert_eq!(sandbox.run(command).await.out().trim(), "2");
+    }
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn what_the_system_cannot_take_is_refused() {
+    let sandbox = sandbox(json!({})).await;
+    // Longer than one argument may be, and longer than all may be together.
+    for argv in [vec!["x".repeat(200_000)], vec!["y".repeat(1000); 3000]] {
+        let command = Command::argv(["true".to_owned()].into_iter().chain(argv));
+        let error = sandbox.try_run(command).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::INVALID_ARGUMENT, "{error}");
+        assert!(error.message().contains("longer"), "{error}");
+    }
+    let error = sandbox.try_run(Command::argv(["a\0b"])).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::INVALID_ARGUMENT, "{error}");
+    assert_eq!(sandbox.run(Command::shell("echo on")).await.out(), "on\n");
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn a_thousand_commands_run_at_once() {
+    const COMMANDS: usize = 1000;
+    let sandbox = Arc::new(sandbox(json!({})).await);
+    let mut all = JoinSet::new();
+    fs::create_dir(sandbox.directory.join("begun")).unwrap();
+    let mkfifo = sandbox.run(Command::argv(["mkfifo", "gate"])).await;
+    assert_eq!(mkfifo.exit.exit_code, 0);
+    for number in 0..COMMANDS {
+        let sandbox = sandbox.clone();
+        let line = format!(": > begun/{number}; read x < gate; echo {number}");
+        all.spawn(async move {
+            let output = sandbox.run(Command::shell(line)).await;
+            assert_eq!(output.out(), format!("{number}\n"), "{output:?}");
+        });
+    }
+    // None ends before the last has begun.
+    let begun = sandbox.directory.join("begun");
+    let have_begun = || fs::read_dir(&begun).unwrap().count() == COMMANDS;
+    super::harness::eventually("all have begun", have_begun).await;
+    // Whoever reads finds the end, as long as nobody writes.
+    let opening = sandbox.directory.join("gate");
+    let gate = tokio::task::spawn_blocking(move || {
+        fs::OpenOptions::new().write(true).open(opening).unwrap()
+    });
+    drop(within(gate).await.unwrap());
+    while let Some(done) = all.join_next().await {
+        done.unwrap();
+    }
+    Arc::into_inner(sandbox).unwrap().close().await;
+}

@@ -27,7 +27,7 @@ use crate::backend::LocalProcess;
 /// The lease of every sandbox whose host lives.
 pub(super) const LEASE: &str = "lease-alive";
 /// How long anything may take that must happen.
-pub(super) const BOUND: Duration = Duration::from_secs(20);
+pub(super) const BOUND: Duration = Duration::from_secs(60);
 
 static REGISTRATION: Registration = Registration {
     manifest: b"{}",
@@ -115,7 +115,14 @@ pub(super) fn call() -> Call {
 /// The services of one sandbox, which keep what is saved.
 pub(super) struct Services {
     identity: SandboxIdentity,
-    saved: Arc<Mutex<Option<State>>>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What a sandbox told its host.
+#[derive(Default)]
+pub(super) struct Told {
+    saved: Option<State>,
+    exited: Option<String>,
 }
 
 impl SandboxServices for Services {
@@ -127,12 +134,14 @@ impl SandboxServices for Services {
 
     fn set_metadata(&self, _key: String, _value: Value) {}
 
-    fn exited(&self, _reason: String) {}
+    fn exited(&self, reason: String) {
+        self.told.lock().unwrap().exited = Some(reason);
+    }
 
     async fn save_state(&self, state: State) -> Result<()> {
         let directory = directory_of(&self.identity.lease, &self.identity.id);
         assert!(!directory.exists(), "the state is saved first");
-        *self.saved.lock().unwrap() = Some(state);
+        self.told.lock().unwrap().saved = Some(state);
         Ok(())
     }
 }
@@ -148,7 +157,7 @@ pub(super) fn services(lease: &str, id: &str) -> SandboxServicesObject {
             lease: lease.into(),
             ..SandboxIdentity::default()
         },
-        saved: Arc::default(),
+        told: Arc::default(),
     })
 }
 
@@ -167,27 +176,29 @@ pub(super) struct TestSandbox {
     pub(super) handle: SandboxHandle,
     pub(super) directory: PathBuf,
     pub(super) state: State,
+    told: Arc<Mutex<Told>>,
 }
 
 pub(super) async fn sandbox_of(lease: &str, config: Value) -> Result<TestSandbox> {
     let id = new_id();
-    let saved = Arc::<Mutex<Option<State>>>::default();
+    let told = Arc::<Mutex<Told>>::default();
     let services = SandboxServicesObject::from_services(Services {
         identity: SandboxIdentity {
             id: id.clone(),
             lease: lease.into(),
             ..SandboxIdentity::default()
         },
-        saved: saved.clone(),
+        told: told.clone(),
     });
     let handle = sandbox_type().create(&config, services, call()).await?;
     handle.start(call()).await?;
-    let state = saved.lock().unwrap().take().unwrap();
+    let state = told.lock().unwrap().saved.take().unwrap();
     Ok(TestSandbox {
         directory: directory_of(lease, &id),
         id,
         handle,
         state,
+        told,
     })
 }
 
@@ -258,6 +269,11 @@ impl TestSandbox {
             stdout,
             stderr,
         })
+    }
+
+    /// Why it ended by itself, if it did.
+    pub(super) fn exited(&self) -> Option<String> {
+        self.told.lock().unwrap().exited.clone()
     }
 
     /// Stops and cleans up; nothing of the sandbox may be left.

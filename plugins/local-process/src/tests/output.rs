@@ -192,3 +192,52 @@ async fn a_command_that_ended_keeps_its_exit_code_though_its_reader_is_slow() {
     assert_eq!(taken.lock().unwrap().0.len(), 30_000);
     sandbox.close().await;
 }
+
+#[tokio::test]
+async fn text_that_is_cut_anywhere_arrives_whole() {
+    let sandbox = sandbox(json!({})).await;
+    // Three bytes a character, so that no piece of any size ends where one does.
+    let script = "i=0; while [ $i -lt 60000 ]; do printf '\\342\\202\\254'; i=$((i+1)); done";
+    let output = sandbox.run(Command::shell(script)).await;
+    assert!(output.out() == "\u{20ac}".repeat(60_000));
+    sandbox.close().await;
+}
+
+#[tokio::test]
+async fn ten_gigabytes_of_output_take_no_memory() {
+    const TOTAL: u64 = 10 << 30;
+    let sandbox = sandbox(json!({})).await;
+    let (io, stdout, _stderr) = io(ByteSource::empty(), Controls::none());
+    let command = Command::argv(["head", "-c", &TOTAL.to_string(), "/dev/zero"]);
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.unwrap().split_ascii_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap()
+    };
+    let before = resident();
+    let run = sandbox.handle.execute_command(&command, io, call());
+    let count = async {
+        let (mut count, mut most) = (0, before);
+        while let Some(bytes) = stdout.read(1 << 20).await.unwrap() {
+            let so_far = count + bytes.len() as u64;
+            if so_far >> 28 != count >> 28 {
+                most = most.max(resident());
+            }
+            count = so_far;
+        }
+        (count, most)
+    };
+    let all = async { tokio::join!(run, count) };
+    let (exit, (count, most)) = tokio::time::timeout(Duration::from_secs(300), all)
+        .await
+        .unwrap();
+    assert_eq!((exit.unwrap().exit_code, count), (0, TOTAL));
+    // Other tests run beside this one.
+    assert!(
+        most - before < 256 * 1024,
+        "it grew by {} KiB",
+        most - before
+    );
+    sandbox.close().await;
+}
