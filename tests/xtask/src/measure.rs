@@ -4,14 +4,9 @@ use crate::step::{cargo, step};
 
 pub(crate) fn run() -> Result<(), String> {
     step("build", cargo().args(["build", "--release"]))?;
-    step(
-        "measure",
-        cargo().args([
-            "bench",
-            "--package",
-            "boxyard-conformance",
-            "--bench",
-            "cost",
-        ]),
-    )
+    for package in ["boxyard-conformance", "boxyard-agent"] {
+        let bench = ["bench", "--package", package, "--bench", "cost"];
+        step(&format!("measure {package}"), cargo().args(bench))?;
+    }
+    Ok(())
 }

@@ -7,6 +7,11 @@ use crate::{
     step::{built, cargo, step, workspace},
 };
 
+/// The program that the agent's build script builds apart, as a target like any other.
+const AGENT: &str = "boxyard-agent/agent";
+/// How often each way to end a command is tried.
+const REPEATS: &str = "3";
+
 pub(crate) fn run() -> Result<(), String> {
     let oldest = oldest_rust();
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
@@ -16,6 +21,8 @@ pub(crate) fn run() -> Result<(), String> {
             "clippy",
             "--workspace",
             "--all-targets",
+            "--features",
+            AGENT,
             "--",
             "--deny",
             "warnings",
@@ -27,8 +34,9 @@ pub(crate) fn run() -> Result<(), String> {
     step(
         "tests",
         cargo()
-            .args(["test", "--workspace"])
-            .env("BOXYARD_REQUIRE_ALL", require),
+            .args(["test", "--workspace", "--features", AGENT])
+            .env("BOXYARD_REQUIRE_ALL", require)
+            .env("BOXYARD_REPEAT", REPEATS),
     )?;
     step(
         "documentation",

@@ -16,3 +16,4 @@
 mod cgroup;
 mod harness;
 mod killing;
+mod protocol;

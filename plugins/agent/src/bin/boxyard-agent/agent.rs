@@ -248,6 +248,10 @@ impl Agent {
         let channels: Vec<u32> = self.jobs.keys().copied().collect();
         for channel in channels {
             self.cancel(channel);
+            // The next connection has channels of its own.
+            if let Some(job) = self.jobs.remove(&channel) {
+                self.pool.detach(job.runner);
+            }
         }
         if self.linger.is_zero() || self.ending.is_some() || !self.transport.can_reopen() {
             self.line = Host::Gone;

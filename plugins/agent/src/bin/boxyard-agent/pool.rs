@@ -18,6 +18,7 @@ use crate::{
     line,
     runner::{self, World},
     sys,
+    transport::FIRST,
 };
 
 /// How many idle runners are kept for the next burst of requests.
@@ -126,6 +127,15 @@ impl Pool {
         self.all().map(|runner| runner.pid).collect()
     }
 
+    /// Takes a runner's work for left over, whose end nobody waits for any more.
+    pub(crate) fn detach(&mut self, id: u32) {
+        if let Some(runner) = self.runners.get_mut(&id) {
+            if let Work::Request(_) = runner.work {
+                runner.work = Work::LeftOver;
+            }
+        }
+    }
+
     /// Takes a runner back that has nothing left to do; returns it when there are enough, to
     /// be let go.
     pub(crate) fn give_back(&mut self, id: u32) -> Option<Runner> {
@@ -164,19 +174,10 @@ impl Pool {
 
 /// Runs in the agent's copy, which keeps nothing of the agent's but what it was told.
 fn become_runner(line: OwnedFd, world: &World) -> ! {
-    let code = match move_to_bottom(&line) {
+    let code = match sys::keep_only(line, FIRST) {
         Ok(line) => i32::from(runner::serve(line, world).is_err()),
         Err(_) => 1,
     };
     // Its memory is the agent's: nothing of that may be dropped here.
     sys::exit(code)
-}
-
-/// Moves a descriptor to number 3 and closes every other above standard error.
-fn move_to_bottom(line: &OwnedFd) -> io::Result<OwnedFd> {
-    let high = rustix::io::fcntl_dupfd_cloexec(line, 4)?;
-    // What 3 was is closed by being replaced; what is above it belongs to the agent's copy.
-    let bottom = sys::replace(high, 3)?;
-    sys::close_from(4);
-    Ok(bottom)
 }

@@ -4,7 +4,7 @@
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
     ptr,
 };
 
@@ -80,25 +80,6 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code) }
-}
-
-/// Closes every descriptor from `first` on.
-pub(crate) fn close_from(first: u32) {
-    let (last, flags) = (u32::MAX, 0);
-    // SAFETY: the callers forked off and use no descriptor that they did not move below.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
-    if result == 0 {
-        return;
-    }
-    // A kernel before 5.9.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.unwrap_or(65_536).min(1 << 20);
-    for fd in u64::from(first)..limit {
-        if let Ok(fd) = c_int::try_from(fd) {
-            // SAFETY: as above; closing what is not open is an error and no harm.
-            unsafe { libc::close(fd) };
-        }
-    }
 }
 
 /// Signals that this process ignores; a command must not inherit that.
@@ -316,12 +297,37 @@ fn become_user(credentials: &Credentials) -> Result<(), Errno> {
     call(unsafe { libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) })
 }
 
-/// Moves a descriptor to a number, whatever was open there.
-pub(crate) fn replace(descriptor: OwnedFd, number: c_int) -> io::Result<OwnedFd> {
-    // SAFETY: the callers run in a fork that uses nothing of what its parent had open.
-    let moved = check(unsafe { libc::dup3(descriptor.as_raw_fd(), number, libc::O_CLOEXEC) })?;
-    // It is closed with all others.
-    mem::forget(descriptor);
-    // SAFETY: the kernel just gave it to us.
-    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+/// Moves a descriptor to a number above standard error, whatever was open there, and closes
+/// every other from there on. Needs no free descriptor.
+///
+/// Only for a fork that uses nothing of what its parent had open.
+pub(crate) fn keep_only(descriptor: OwnedFd, number: c_int) -> io::Result<OwnedFd> {
+    // It is moved or closed below, in either case not by being dropped.
+    let descriptor = descriptor.into_raw_fd();
+    if descriptor != number {
+        // SAFETY: plain numbers; nothing in this process owns what was open there.
+        check(unsafe { libc::dup3(descriptor, number, libc::O_CLOEXEC) })?;
+    }
+    close_from(number.unsigned_abs() + 1);
+    // SAFETY: the descriptor is open, and nothing else here knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor from `first` on.
+fn close_from(first: u32) {
+    let (last, flags) = (u32::MAX, 0);
+    // SAFETY: the caller forked off and uses no descriptor that it did not move below.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if result == 0 {
+        return;
+    }
+    // A kernel before 5.9.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(65_536).min(1 << 20);
+    for fd in u64::from(first)..limit {
+        if let Ok(fd) = c_int::try_from(fd) {
+            // SAFETY: as above; closing what is not open is an error and no harm.
+            unsafe { libc::close(fd) };
+        }
+    }
 }

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 /// The first descriptor that is none of the standard ones.
-const FIRST: RawFd = 3;
+pub(crate) const FIRST: RawFd = 3;
 
 /// Where the host is.
 #[derive(Clone, Debug, PartialEq, Eq)]
