@@ -90,10 +90,12 @@ fn build(out_dir: &Path, embedded: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What the outer build sets for its own crates, lints and compilers. Where cargo keeps its
-/// things, which toolchain it is and how many jobs may run stays.
+/// What the outer build sets for its own crates, lints and wrappers. Where cargo keeps its things,
+/// which toolchain it is and how many jobs may run stays.
 fn is_of_the_outer_build(name: &str) -> bool {
-    const KEPT: [&str; 6] = [
+    const KEPT: [&str; 8] = [
+        "RUSTC",
+        "RUSTDOC",
         "CARGO",
         "CARGO_HOME",
         "CARGO_MAKEFLAGS",

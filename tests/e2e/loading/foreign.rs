@@ -9,17 +9,40 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use boxyard_conformance::{Library, Yard, cargo};
-use boxyard_host::PluginStatus;
+use boxyard_host::{CreateRequest, PluginStatus};
 use tokio::task::spawn_blocking;
 
-use super::{GOOD, works};
+use super::{GOOD, run, works};
 
 /// The oldest compiler that plugins may be built with, and where Debian has it.
 const OLDEST: &str = "1.85.";
 const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
 
-const NAME: &str = "outsider";
+/// A project outside of the workspace.
+struct Project {
+    name: &'static str,
+    /// Its source, among the fixtures for outside.
+    source: &'static str,
+    /// What it depends on beside the plugin API.
+    dependencies: &'static str,
+}
+
+/// A plugin with a backend of its own.
+const OUTSIDER: Project = Project {
+    name: "outsider",
+    source: "plugin.rs",
+    dependencies: "",
+};
+/// A plugin that carries the guest agent.
+const AGENT: Project = Project {
+    name: "outside-agent",
+    source: "agent.rs",
+    dependencies: r#"
+boxyard-agent = { path = "AGENT" }
+tokio = { version = "1", features = ["net"] }
+"#,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_of_the_oldest_compiler_runs_beside_one_of_this_compiler() -> Result<()> {
@@ -29,7 +52,7 @@ async fn a_plugin_of_the_oldest_compiler_runs_beside_one_of_this_compiler() -> R
     }
     let (outsider, good) = spawn_blocking(|| {
         let good = Library::example("good")?;
-        anyhow::Ok((build_outsider()?, good))
+        anyhow::Ok((build(&OUTSIDER)?, good))
     })
     .await??;
     let compilers = outsider.compilers();
@@ -48,8 +71,28 @@ async fn a_plugin_of_the_oldest_compiler_runs_beside_one_of_this_compiler() -> R
         assert_eq!(report.status, PluginStatus::Loaded, "{report:?}");
     }
     // Both at once, so that each is called while the other is.
-    let (outside, inside) = tokio::join!(works(&host, NAME), works(&host, "good"));
+    let (outside, inside) = tokio::join!(works(&host, OUTSIDER.name), works(&host, "good"));
     outside.and(inside)?;
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_of_the_oldest_compiler_carries_the_guest_agent() -> Result<()> {
+    if let Err(error) = has_oldest() {
+        let what = "a plugin of the oldest compiler with the guest agent";
+        return crate::skip(what, &format!("{error:#}"));
+    }
+    let library = spawn_blocking(|| build(&AGENT)).await??;
+    let yard = Yard::new()?;
+    yard.put("outside-agent.so", &library)?;
+    let host = yard.host().await?;
+    let report = yard.report(&host, "outside-agent.so")?;
+    assert_eq!(report.status, PluginStatus::Loaded, "{report:?}");
+    let request = CreateRequest::new(AGENT.name);
+    let sandbox = host.manager().create(request).await?;
+    assert_eq!(run(&sandbox, &["echo", "hi"]).await?, "hi\n");
+    host.manager().delete(sandbox.id()).await?;
     host.shutdown().await;
     Ok(())
 }
@@ -72,13 +115,14 @@ fn has_oldest() -> Result<()> {
 }
 
 /// Makes a project in a directory of its own, and builds it as its author would.
-fn build_outsider() -> Result<Library> {
-    let project = tempfile::Builder::new().prefix("outsider-").tempdir()?;
-    let directory = project.path().canonicalize()?;
+fn build(project: &Project) -> Result<Library> {
+    let place = tempfile::Builder::new().prefix("outsider-").tempdir()?;
+    let directory = place.path().canonicalize()?;
     let workspace = cargo::workspace();
-    fs::write(directory.join("Cargo.toml"), manifest(&workspace))?;
+    fs::write(directory.join("Cargo.toml"), manifest(project, &workspace))?;
     fs::create_dir(directory.join("src"))?;
-    let original = workspace.join("tests/fixtures/outside/plugin.rs");
+    let fixtures = workspace.join("tests/fixtures/outside");
+    let original = fixtures.join(project.source);
     let source = directory.join("src/lib.rs");
     fs::copy(&original, &source)?;
     // With the time of the original, cargo knows it for what it compiled last time.
@@ -88,11 +132,14 @@ fn build_outsider() -> Result<Library> {
         .open(&source)?
         .set_modified(time)?;
 
-    let target = cargo::target_dir()?.join("outsider");
+    let target = cargo::target_dir()?.join(OUTSIDER.name);
     fs::create_dir_all(&target)?;
     // That cargo chooses the versions of dependencies, from the registry. Once: later builds find
     // them compiled, and need no registry.
-    let (lock, kept) = (directory.join("Cargo.lock"), target.join("Cargo.lock"));
+    let (lock, kept) = (
+        directory.join("Cargo.lock"),
+        target.join(format!("{}.lock", project.name)),
+    );
     if kept.exists() {
         fs::copy(&kept, &lock)?;
     }
@@ -103,16 +150,21 @@ fn build_outsider() -> Result<Library> {
     let mut chosen = tempfile::NamedTempFile::new_in(&target)?;
     io::copy(&mut File::open(lock)?, &mut chosen)?;
     chosen.persist(kept)?;
-    let library = built.get(NAME).context("the project builds no plugin")?;
+    let name = project.name.replace('-', "_");
+    let library = built.get(&name).context("the project builds no plugin")?;
     Library::read(library)
 }
 
 /// Returns the manifest of the project: a workspace of its own, whatever it lies in.
-fn manifest(workspace: &Path) -> String {
+fn manifest(project: &Project, workspace: &Path) -> String {
     let api = workspace.join("plugin-api");
+    let agent = workspace.join("plugins/agent");
+    let name = project.name;
+    let dependencies = project.dependencies;
+    let dependencies = dependencies.replace("AGENT", &agent.to_string_lossy());
     format!(
         r#"[package]
-name = "{NAME}"
+name = "{name}"
 version = "2.3.4"
 edition = "2024"
 rust-version = "1.85"
@@ -129,6 +181,6 @@ newer = []
 boxyard-plugin-api = {{ path = {api:?} }}
 schemars = "1"
 serde = {{ version = "1", features = ["derive"] }}
-"#
+{dependencies}"#
     )
 }
