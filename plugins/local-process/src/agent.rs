@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
@@ -130,6 +133,7 @@ impl LocalAgent {
 
 fn spawn(executable: &Executable, line: OwnedFd) -> io::Result<Child> {
     Command::new(format!("/proc/self/fd/{}", executable.0.as_raw_fd()))
+        .arg0("boxyard-agent")
         .args(["--fd", "0"])
         .env_clear()
         .current_dir("/")

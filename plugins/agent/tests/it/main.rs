@@ -13,6 +13,7 @@
     dead_code,
     reason = "the modules that use the rest come with the next commits"
 )]
+mod boundary;
 mod cgroup;
 mod harness;
 mod killing;

@@ -51,6 +51,8 @@ fn main() -> ExitCode {
 fn run(transport: Transport) -> io::Result<()> {
     // A command of the same user must not read the agent's memory.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // However its file is called where it is started.
+    rustix::thread::set_name(c"boxyard-agent")?;
     let ignored = sys::ignored_signals();
     // Out of reach of the terminal of whoever started us; leading a session already is fine.
     let _ = rustix::process::setsid();
