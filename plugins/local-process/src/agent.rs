@@ -1,12 +1,10 @@
 //! The agent of one sandbox: a child process of the host that runs the sandbox's commands.
 
 use std::{
+    fs::{self, OpenOptions},
     io::{self, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    path::Path,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -14,44 +12,47 @@ use std::{
 
 use boxyard_agent::{Client, Program, protocol::Setup};
 use boxyard_plugin_api::prelude::*;
-use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{net::UnixStream, sync::watch, time::timeout};
 
 /// How long the agent may take to kill everything and end.
 const SHUT_DOWN: Duration = Duration::from_secs(15);
+/// What another thread started while the program was written holds it open until it becomes a
+/// program itself; how often, and after how long, the agent is tried again then.
+const BUSY_TRIES: u32 = 200;
+const BUSY: Duration = Duration::from_millis(1);
 /// How long its guard may take to do the same when the agent was killed.
 const GUARD: Duration = Duration::from_secs(10);
 
-/// The agent's program as a file that can be executed: in memory, where nobody changes it.
+/// The agent's program as a file that can be executed, in the plugin's own directory.
 #[derive(Debug)]
-pub(crate) struct Executable(OwnedFd);
+pub(crate) struct Executable(PathBuf);
 
 impl Executable {
-    /// Makes the file.
+    /// Finds the file, or makes it where it is not there or is of another build.
     pub(crate) fn new(data_dir: &Path) -> Result<Self> {
         let program = Program::for_this_machine(data_dir)?;
-        in_memory(program.bytes()).map_err(|error| {
-            Error::from(error).context("keeping the agent's program in memory (memfd)")
-        })
+        let path = data_dir.join("boxyard-agent");
+        put(&path, program.bytes()).map_err(|error| {
+            Error::from(error).context(format_args!(
+                "writing the guest agent to {}",
+                path.display()
+            ))
+        })?;
+        Ok(Self(path))
     }
 }
 
-fn in_memory(bytes: &[u8]) -> io::Result<Executable> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = match memfd_create(c"boxyard-agent", flags | MemfdFlags::EXEC) {
-        // A kernel before 6.3, where every such file can be executed.
-        Err(Errno::INVAL) => memfd_create(c"boxyard-agent", flags)?,
-        file => file?,
-    };
-    let mut file = std::fs::File::from(file);
-    file.write_all(bytes)?;
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fcntl_add_seals(&file, seals)?;
-    Ok(Executable(file.into()))
+/// Makes sure of what a file holds. Whoever runs what was there before goes on with that.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if fs::read(path).is_ok_and(|found| found == bytes) {
+        return Ok(());
+    }
+    let new = path.with_extension(std::process::id().to_string());
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o700);
+    options.open(&new)?.write_all(bytes)?;
+    fs::rename(&new, path)
 }
 
 /// An agent that runs, or ran.
@@ -132,14 +133,22 @@ impl LocalAgent {
 }
 
 fn spawn(executable: &Executable, line: OwnedFd) -> io::Result<Child> {
-    Command::new(format!("/proc/self/fd/{}", executable.0.as_raw_fd()))
-        .arg0("boxyard-agent")
+    let mut command = Command::new(&executable.0);
+    command
         .args(["--fd", "0"])
         .env_clear()
         .current_dir("/")
         .stdin(line)
-        .stdout(Stdio::null())
-        .spawn()
+        .stdout(Stdio::null());
+    for _ in 0..BUSY_TRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(BUSY);
+            }
+            spawned => return spawned,
+        }
+    }
+    command.spawn()
 }
 
 /// A child that is not left a zombie where we go away before its end.

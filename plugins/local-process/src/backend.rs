@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use boxyard_plugin_api::prelude::*;
@@ -23,7 +23,7 @@ pub(crate) struct LocalProcess {
     directories: Directories,
     data_dir: PathBuf,
     /// Made for the first sandbox: a host that makes none needs none.
-    executable: OnceLock<Arc<Executable>>,
+    executable: Mutex<Option<Arc<Executable>>>,
 }
 
 /// What a later host needs to find what is left of a sandbox.
@@ -58,7 +58,7 @@ impl Backend for LocalProcess {
         Ok(Self {
             directories: Directories::new(plugin.data_dir())?,
             data_dir: plugin.data_dir().into(),
-            executable: OnceLock::new(),
+            executable: Mutex::default(),
         })
     }
 
@@ -156,10 +156,14 @@ impl Backend for LocalProcess {
 
 impl LocalProcess {
     fn executable(&self) -> Result<Arc<Executable>> {
-        if let Some(made) = self.executable.get() {
+        let mut made = self
+            .executable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*made {
             return Ok(made.clone());
         }
-        let made = Arc::new(Executable::new(&self.data_dir)?);
-        Ok(self.executable.get_or_init(|| made).clone())
+        let new = Arc::new(Executable::new(&self.data_dir)?);
+        Ok(made.insert(new).clone())
     }
 }
