@@ -89,7 +89,8 @@ impl Client {
     pub async fn list(&self, path: &str, call: &Call) -> Result<Vec<FileInfo>> {
         let request = self.request(&Documents::List { path })?;
         let (sink, source) = pipe();
-        let listed = async {
+        // It has the sink for itself: a listing that fails breaks the reading off.
+        let listed = async move {
             let IgnoredAny = request.transfer(None, Some(&sink), call).await?;
             sink.finish().await
         };

@@ -131,7 +131,7 @@ impl Request {
         ];
         let answer = Answer {
             routes: routes.clone(),
-            reply: self.reply,
+            reply: Some(self.reply),
         };
         let input = Input {
             routes,
@@ -193,13 +193,19 @@ impl Request {
 #[derive(Debug)]
 pub(super) struct Answer {
     routes: Arc<Routes>,
-    reply: oneshot::Receiver<Vec<u8>>,
+    /// `None` once it came.
+    reply: Option<oneshot::Receiver<Vec<u8>>>,
 }
 
 impl Answer {
     /// Waits for it. Cancel-safe; answers once.
     pub(super) async fn wait<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let Ok(document) = (&mut self.reply).await else {
+        let Some(reply) = &mut self.reply else {
+            return Err(Error::internal("the agent's answer was taken already"));
+        };
+        let document = reply.await;
+        self.reply = None;
+        let Ok(document) = document else {
             return Err(self.routes.reason().unwrap_or_else(gone));
         };
         match serde_json::from_slice::<Reply<T, Failure>>(&document) {
@@ -211,7 +217,7 @@ impl Answer {
         }
     }
 
-    /// Waits, no longer than for the agent to kill it.
+    /// Waits where it did not come yet, no longer than for the agent to kill it.
     pub(super) async fn killed(&mut self) {
         // The caller gave up: how it ended interests nobody.
         let _ = timeout(KILL_GRACE, self.wait::<serde::de::IgnoredAny>()).await;
@@ -293,5 +299,61 @@ impl Input {
         self.routes.tell(&FromHost::End {
             channel: self.channel,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxyard_plugin_api::{CallController, Sink};
+    use serde::de::IgnoredAny;
+
+    use super::*;
+    use crate::{client::routes::Documents, protocol::FromAgent};
+
+    /// Says when it is asked to take something, and never does.
+    struct Stuck(Arc<tokio::sync::Notify>);
+
+    impl Sink for Stuck {
+        async fn write(&self, _chunk: boxyard_plugin_api::Chunk) -> Result<()> {
+            self.0.notify_one();
+            std::future::pending().await
+        }
+
+        async fn finish(&self) -> Result<()> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_answered_can_still_be_given_up() {
+        let (routes, _outgoing) = Routes::new();
+        let routes = Arc::new(routes);
+        let document = Documents::List { path: "/" };
+        let request = Request::open(&routes, &document).unwrap();
+        let channel = request.line.channel;
+        for message in [
+            FromAgent::Data {
+                channel,
+                stream: Stream::Stdout,
+                bytes: b"x",
+            },
+            FromAgent::Reply {
+                channel,
+                document: b"{\"ok\":null}",
+            },
+        ] {
+            routes.take(message).unwrap();
+        }
+        let asked = Arc::<tokio::sync::Notify>::default();
+        let sink = ByteSink::new(Stuck(asked.clone()));
+        let controller = CallController::new(0);
+        let call = controller.call();
+        let giving_up = async {
+            asked.notified().await;
+            controller.cancel();
+        };
+        let transfer = request.transfer::<IgnoredAny>(None, Some(&sink), &call);
+        let (result, ()) = tokio::join!(transfer, giving_up);
+        assert_eq!(result.unwrap_err().code(), ErrorCode::CANCELLED);
     }
 }
