@@ -29,12 +29,9 @@ const MAX_DEPTH: usize = 64;
 /// What the file system answers; a part may be gone then.
 pub fn remove_tree(parent: impl AsFd, name: impl Arg + Copy) -> io::Result<()> {
     let parent = parent.as_fd();
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let top = enter(parent, name)?;
+    let Some(top) = unlink_or_enter(parent, name)? else {
+        return Ok(());
+    };
     let mut removal = Removal { top, moved: 0 };
     // Each round leaves only what it moved up.
     loop {
@@ -65,12 +62,9 @@ impl Removal {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            match unlinkat(directory, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            let inner = enter(directory.as_fd(), name)?;
+            let Some(inner) = unlink_or_enter(directory.as_fd(), name)? else {
+                continue;
+            };
             if depth < MAX_DEPTH {
                 self.empty(&inner, depth + 1)?;
                 match unlinkat(directory, name, AtFlags::REMOVEDIR) {
@@ -97,6 +91,23 @@ impl Removal {
                 Err(errno) => return Err(errno.into()),
             }
         }
+    }
+}
+
+/// Removes what has a name, or opens it where it is a directory.
+fn unlink_or_enter(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<Option<OwnedFd>> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(None),
+        Err(refused @ (Errno::ISDIR | Errno::PERM)) => match enter(parent, name) {
+            // A file that we may not remove.
+            Err(error) if error.raw_os_error() == Some(Errno::NOTDIR.raw_os_error()) => {
+                Err(refused.into())
+            }
+            // Somebody else removed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            entered => entered.map(Some),
+        },
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -7,8 +7,13 @@ use std::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream, process::CommandExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command as HostCommand, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -362,6 +367,69 @@ pub(crate) async fn collect<F: Future<Output = Result<()>>>(
         within(async { tokio::join!(work(sink), source.read_to_end(usize::MAX)) }).await;
     done?;
     bytes
+}
+
+/// A file system of its own, gone with this.
+#[derive(Debug)]
+pub(crate) struct Mount(pub(crate) PathBuf);
+
+impl Mount {
+    /// Mounts a small one in memory on a directory that it makes; only root can.
+    pub(crate) fn tmpfs(on: PathBuf, options: &str) -> Self {
+        fs::create_dir(&on).unwrap();
+        run_on_host("mount", &["-t", "tmpfs", "-o", options, "none"], &on);
+        Self(on)
+    }
+
+    /// Makes it read-only.
+    pub(crate) fn make_read_only(&self) {
+        run_on_host("mount", &["-o", "remount,ro"], &self.0);
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run_on_host("umount", &["-l"], &self.0);
+    }
+}
+
+fn run_on_host(program: &str, arguments: &[&str], path: &Path) {
+    let status = HostCommand::new(program).args(arguments).arg(path).status();
+    assert!(status.unwrap().success(), "{program} {}", path.display());
+}
+
+/// A thread of the test that does something over and over until this is gone.
+#[derive(Debug)]
+pub(crate) struct Meanwhile {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Meanwhile {
+    pub(crate) fn repeat(mut work: impl FnMut() + Send + 'static) -> Self {
+        let done = Arc::<AtomicBool>::default();
+        let is_done = done.clone();
+        let thread = std::thread::spawn(move || {
+            while !is_done.load(Ordering::Relaxed) {
+                work();
+            }
+        });
+        Self {
+            done,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Meanwhile {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        // A test that panics already says more.
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
 }
 
 /// Returns the code of the error that must be one.

@@ -6,15 +6,15 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test ends where something is not as expected"
 )]
 
-#[expect(
-    dead_code,
-    reason = "the modules that use the rest come with the next commits"
-)]
+mod archives;
 mod boundary;
 mod cgroup;
+mod files;
 mod harness;
 mod killing;
 mod protocol;

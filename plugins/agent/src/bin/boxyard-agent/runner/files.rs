@@ -8,12 +8,14 @@ use std::{
     fs::File,
     io::{self, Seek, SeekFrom, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use boxyard_agent::{protocol::Setup, remove_tree};
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, mkdirat, readlinkat, statat, unlinkat,
+        AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat,
+        statat, unlinkat,
     },
     io::Errno,
 };
@@ -99,8 +101,16 @@ fn read_file(places: &Places, request: &ReadFile, streams: Streams<'_>) -> Resul
         file.seek(SeekFrom::Start(request.offset)).map_err(at)?;
     }
     let mut limited = io::Read::take(&mut file, request.length.unwrap_or(u64::MAX));
-    io::copy(&mut limited, &mut File::from(streams.output)).map_err(at)?;
-    Ok(Value::Null)
+    match io::copy(&mut limited, &mut File::from(streams.output)) {
+        Ok(_) => Ok(Value::Null),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Failure::failed_precondition(format_args!(
+                "`{}` has nothing to read now, and only a command waits",
+                request.path
+            )))
+        }
+        Err(error) => Err(at(error)),
+    }
 }
 
 fn stat(places: &Places, path: &str) -> Result<Value> {
@@ -140,7 +150,8 @@ fn info(name: &[u8], found: &Stat, at: BorrowedFd<'_>, link: &std::ffi::CStr) ->
         FileType::Symlink => readlinkat(at, link, Vec::new()).ok(),
         _ => None,
     };
-    let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
+    let seconds = i128::from(found.st_mtime);
+    let modified_ms = seconds * 1000 + i128::from(found.st_mtime_nsec / 1_000_000);
     FileInfo {
         name: String::from_utf8_lossy(name).into_owned(),
         kind: match file_type {
@@ -151,7 +162,7 @@ fn info(name: &[u8], found: &Stat, at: BorrowedFd<'_>, link: &std::ffi::CStr) ->
         },
         size: u64::try_from(found.st_size).unwrap_or(0),
         mode: Mode::from_raw_mode(found.st_mode).bits(),
-        modified_ms: seconds * 1000 + found.st_mtime_nsec / 1_000_000,
+        modified_ms: u64::try_from(modified_ms.max(0)).unwrap_or(u64::MAX),
         target: target.map(|target| target.to_string_lossy().into_owned()),
     }
 }
@@ -165,56 +176,76 @@ fn remove(places: &Places, request: &RemovePath) -> Result<Value> {
         remove_tree(&directory, &name).map_err(|error| at(error.into()))?;
         return Ok(Value::Null);
     }
-    match unlinkat(&directory, &*name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => unlinkat(&directory, &*name, AtFlags::REMOVEDIR),
+    let removed = match unlinkat(&directory, &*name, AtFlags::empty()) {
+        Err(refused @ (Errno::ISDIR | Errno::PERM)) => {
+            match unlinkat(&directory, &*name, AtFlags::REMOVEDIR) {
+                // A file that we may not remove.
+                Err(Errno::NOTDIR) => Err(refused),
+                result => result,
+            }
+        }
         result => result,
-    }
-    .map_err(|errno| at(errno.into()))?;
+    };
+    removed.map_err(|errno| at(errno.into()))?;
     Ok(Value::Null)
 }
 
 fn make_directory(places: &Places, request: &MakeDirectory) -> Result<Value> {
     let mode = request.mode.unwrap_or(0o755) & 0o7777;
-    if request.parents {
-        make_directories(places, &request.path, mode)?;
-        return Ok(Value::Null);
-    }
     let at = |errno: Errno| Failure::from(errno).context(format_args!("`{}`", request.path));
+    if request.parents {
+        return match make_directories(places, &request.path, mode) {
+            Ok(_) => Ok(Value::Null),
+            // What is there and no directory is in the way.
+            Err(_) if is_there(places, &request.path) => Err(at(Errno::EXIST)),
+            Err(failure) => Err(failure),
+        };
+    }
     let place = places.place(&request.path)?;
     make_in(places, &place, mode).map_err(at)?;
     Ok(Value::Null)
+}
+
+fn is_there(places: &Places, path: &str) -> bool {
+    places.place(path).is_ok_and(|Place { directory, name }| {
+        statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    })
 }
 
 /// Makes a directory and all above it that are missing; those that are there stay as they are.
 fn make_directories(places: &Places, path: &str, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match places.open(path, flags, Mode::empty()) {
-        Err(failure) if failure.is(Errno::NOENT) => {}
+        Err(failure) if failure.is(Errno::NOENT) || failure.is(Errno::NOTDIR) => {}
         found => return found,
     }
+    let parent = parent_of(path);
     let place = match places.place(path) {
-        Err(failure) if failure.is(Errno::NOENT) => {
-            let parent = std::path::Path::new(path).parent();
-            let parent = parent.and_then(std::path::Path::to_str).unwrap_or_default();
+        Err(failure) if failure.is(Errno::NOENT) && !parent.is_empty() => {
             make_directories(places, parent, 0o755)?;
             places.place(path)?
         }
         place => place?,
     };
     match make_in(places, &place, mode) {
-        // Somebody else made it meanwhile.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(Failure::from(errno).context(format_args!("`{path}`"))),
+        // Somebody else made it meanwhile, or it is something else.
+        Ok(()) | Err(Errno::EXIST) => places.open(path, flags, Mode::empty()),
+        Err(errno) => Err(Failure::from(errno).context(format_args!("`{path}`"))),
     }
-    places.open(path, flags, Mode::empty())
+}
+
+/// Returns the path of the directory above, empty where the path has none.
+fn parent_of(path: &str) -> &str {
+    let parent = Path::new(path).parent();
+    parent.and_then(Path::to_str).unwrap_or_default()
 }
 
 fn make_in(places: &Places, place: &Place, mode: u32) -> Result<(), Errno> {
     let Place { directory, name } = place;
-    mkdirat(directory, &**name, Mode::from_raw_mode(mode))?;
-    places.give(directory.as_fd(), name)?;
-    // Past the umask.
+    // Ours to open until it has the mode that it is to have, which is past the umask.
+    mkdirat(directory, &**name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(directory, &**name, flags, Mode::empty())?;
-    rustix::fs::fchmod(made, Mode::from_raw_mode(mode))
+    let made = openat(directory, &**name, flags, Mode::empty())?;
+    places.give(made.as_fd())?;
+    fchmod(made, Mode::from_raw_mode(mode))
 }

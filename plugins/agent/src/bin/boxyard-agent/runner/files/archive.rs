@@ -1,6 +1,7 @@
 //! Tar streams in and out.
 
 use std::{
+    collections::{HashMap, hash_map},
     ffi::{CStr, CString},
     fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
@@ -14,14 +15,17 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fchmod,
-        fstat, linkat, mkdirat, openat, openat2, readlinkat, statat, symlinkat, unlinkat,
+        fstat, linkat, mkdirat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
 use serde_json::Value;
 use tar::{Archive, Builder, Entry, EntryType, Header};
 
-use super::{Streams, make_directories, place::Places};
+use super::{
+    Streams, make_directories,
+    place::{Places, open_within},
+};
 use crate::failure::{Failure, Result};
 
 /// How much is read or written at a time.
@@ -44,7 +48,7 @@ pub(super) fn put(places: &Places, directory: &str, streams: Streams<'_>) -> Res
         let mut entry = entry.map_err(malformed)?;
         let path = inner_path(&entry)?;
         let at = |failure: Failure| failure.context(format_args!("`{}`", path.display()));
-        match entry.header().entry_type() {
+        match kind_of(&entry) {
             EntryType::XGlobalHeader => {}
             EntryType::Directory => {
                 target.directory(&path).map_err(at)?;
@@ -67,6 +71,14 @@ fn malformed(error: io::Error) -> Failure {
     match error.raw_os_error() {
         Some(_) => error.into(),
         None => Failure::invalid_argument(format_args!("the input is no tar archive: {error}")),
+    }
+}
+
+/// The oldest archives have directories as files whose name ends with a slash.
+fn kind_of<R: Read>(entry: &Entry<'_, R>) -> EntryType {
+    match entry.header().entry_type() {
+        EntryType::Regular if entry.path_bytes().ends_with(b"/") => EntryType::Directory,
+        kind => kind,
     }
 }
 
@@ -98,36 +110,36 @@ struct Target<'a> {
 impl Target<'_> {
     /// Opens a directory of the target, made with those above it where they are missing.
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let inner = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        match openat2(
-            &self.directory,
-            inner,
-            flags,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-        ) {
-            Ok(found) => return Ok(found),
-            Err(Errno::NOENT) => {}
-            Err(Errno::XDEV) => return Err(leaves()),
-            Err(errno) => return Err(errno.into()),
+        match self.open(path) {
+            Err(failure) if failure.is(Errno::NOENT) => {}
+            found => return found,
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::NOENT.into());
         };
         let parent = self.directory(parent)?;
         let name = c_name(name.as_bytes())?;
-        match mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => self.places.give(parent.as_fd(), &name)?,
-            Err(Errno::EXIST) => {}
+        let is_new = match mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno.into()),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(parent, &*name, flags, Mode::empty())?;
+        if is_new {
+            self.places.give(directory.as_fd())?;
         }
-        let flags = flags | OFlags::NOFOLLOW;
-        Ok(openat(parent, &*name, flags, Mode::empty())?)
+        Ok(directory)
+    }
+
+    /// Opens a directory of the target that is there.
+    fn open(&self, path: &Path) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let confined = ResolveFlags::BENEATH;
+        match open_within(&self.directory, path, flags, Mode::empty(), confined) {
+            Err(Errno::XDEV) => Err(leaves()),
+            found => Ok(found?),
+        }
     }
 
     fn unpack<R: Read>(&self, path: &Path, entry: &mut Entry<'_, R>) -> Result<()> {
@@ -151,13 +163,25 @@ impl Target<'_> {
                 let mut file = BufWriter::with_capacity(BUFFER, File::from(file));
                 io::copy(entry, &mut file).map_err(malformed)?;
                 let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-                self.places.give(parent.as_fd(), &name)?;
+                self.places.give(file.as_fd())?;
                 finish(file.as_fd(), &header)
             }
             EntryType::Symlink => {
                 let link = link_of(entry)?;
                 symlinkat(link.as_os_str(), &parent, &*name)?;
-                Ok(self.places.give(parent.as_fd(), &name)?)
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = openat(&parent, &*name, flags, Mode::empty())?;
+                // What is not ours any more is not ours to give.
+                if FileType::from_raw_mode(fstat(&made)?.st_mode) == FileType::Symlink {
+                    self.places.give(made.as_fd())?;
+                }
+                let times = times_of(&header)?;
+                Ok(utimensat(
+                    &parent,
+                    &*name,
+                    &times,
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?)
             }
             EntryType::Link => {
                 let to = link_of(entry)?;
@@ -187,7 +211,7 @@ impl Target<'_> {
         else {
             return Err(leaves());
         };
-        let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
+        let parent = self.open(path.parent().unwrap_or(Path::new("")))?;
         Ok((parent, c_name(name.as_bytes())?))
     }
 }
@@ -209,16 +233,19 @@ fn link_of<R: Read>(entry: &Entry<'_, R>) -> Result<PathBuf> {
 fn finish(file: BorrowedFd<'_>, header: &Header) -> Result<()> {
     let mode = header.mode().map_err(malformed)? & 0o7777;
     fchmod(file, Mode::from_raw_mode(mode))?;
+    Ok(rustix::fs::futimens(file, &times_of(header)?)?)
+}
+
+fn times_of(header: &Header) -> Result<Timestamps> {
     let seconds = i64::try_from(header.mtime().map_err(malformed)?).unwrap_or(0);
     let time = Timespec {
         tv_sec: seconds,
         tv_nsec: 0,
     };
-    let both = Timestamps {
+    Ok(Timestamps {
         last_access: time,
         last_modification: time,
-    };
-    Ok(rustix::fs::futimens(file, &both)?)
+    })
 }
 
 fn c_name(name: &[u8]) -> Result<CString> {
@@ -235,6 +262,7 @@ pub(super) fn get(places: &Places, path: &str, streams: Streams<'_>) -> Result<V
     let output = BufWriter::with_capacity(BUFFER, File::from(streams.output));
     let mut packer = Packer {
         builder: Builder::new(output),
+        packed: HashMap::new(),
     };
     if is_directory {
         // Its own name where it has one; what is in it otherwise, as `tar -C directory .` does.
@@ -257,6 +285,8 @@ pub(super) fn get(places: &Places, path: &str, streams: Streams<'_>) -> Result<V
 
 struct Packer<W: Write> {
     builder: Builder<W>,
+    /// Files with several names, by device and number: the name that each was packed under.
+    packed: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<W: Write> Packer<W> {
@@ -313,6 +343,17 @@ impl<W: Write> Packer<W> {
                 let file = openat(directory, name, flags, Mode::empty());
                 let file = file.map_err(|errno| at(errno.into()))?;
                 let found = fstat(&file)?;
+                if found.st_nlink > 1 {
+                    match self.packed.entry((found.st_dev, found.st_ino)) {
+                        hash_map::Entry::Occupied(first) => {
+                            let mut header = header_of(&found, EntryType::Link);
+                            header.set_size(0);
+                            let appended = self.builder.append_link(&mut header, path, first.get());
+                            return Ok(appended?);
+                        }
+                        hash_map::Entry::Vacant(first) => drop(first.insert(path.to_owned())),
+                    }
+                }
                 let size = u64::try_from(found.st_size).unwrap_or(0);
                 let mut header = header_of(&found, EntryType::Regular);
                 header.set_size(size);

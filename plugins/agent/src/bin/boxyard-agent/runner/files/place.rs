@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsStr},
     os::{
-        fd::{BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
@@ -67,40 +67,39 @@ impl Places {
             return Err(Failure::invalid_argument("the path is empty"));
         }
         self.open_path(Path::new(path), flags, mode)
-            .map_err(|errno| Failure::from(errno).context(format_args!("`{path}`")))
+            .map_err(|errno| failure(errno, path))
     }
 
     fn open_path(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
+        let path = self.inner(path);
+        match &self.root {
+            None => openat(CWD, path, flags, mode),
+            Some((root, _)) => open_within(root, &path, flags, mode, ResolveFlags::IN_ROOT),
+        }
+    }
+
+    /// Returns the path from the root on, from that of the system where there is none.
+    fn inner(&self, path: &Path) -> PathBuf {
         let path = self.working_dir.join(path);
-        let Some((root, root_path)) = &self.root else {
-            return openat(CWD, &path, flags, mode);
+        let Some((_, root_path)) = &self.root else {
+            return path;
         };
         // Both the path that commands see and one that starts at the root mean the same file.
         let inner = path.strip_prefix(root_path).unwrap_or(&path);
-        let inner = inner.strip_prefix("/").unwrap_or(inner);
-        let inner = if inner.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            inner
-        };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..TRIES {
-            match openat2(root, inner, flags, mode, resolve) {
-                Err(Errno::AGAIN) => {}
-                result => return result,
-            }
-        }
-        Err(Errno::AGAIN)
+        inner.strip_prefix("/").unwrap_or(inner).to_owned()
     }
 
     /// Returns the directory and the name that a path ends with; the name is not followed.
     pub(super) fn place(&self, path: &str) -> Result<Place> {
-        let ends_with_name = matches!(
-            Path::new(path).components().next_back(),
-            Some(Component::Normal(_))
-        );
-        let Some(name) = Path::new(path).file_name().filter(|_| ends_with_name) else {
+        let ends_with_name = |path: &Path| {
+            let last = path.components().next_back();
+            matches!(last, Some(Component::Normal(_)))
+        };
+        // The root has no name, however it is spelt.
+        let inner = self.inner(Path::new(path));
+        let is_name = ends_with_name(Path::new(path)) && ends_with_name(&inner);
+        let Some(name) = inner.file_name().filter(|_| is_name) else {
             return Err(Failure::invalid_argument(format_args!(
                 "`{path}` does not end with the name of a file"
             )));
@@ -111,21 +110,51 @@ impl Places {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let directory = self
             .open_path(Path::new(parent), flags, Mode::empty())
-            .map_err(|errno| Failure::from(errno).context(format_args!("`{path}`")))?;
+            .map_err(|errno| failure(errno, path))?;
         let name = CString::new(name.as_bytes())
             .map_err(|_| Failure::invalid_argument("the path has a NUL byte"))?;
         Ok(Place { directory, name })
     }
 
-    /// Gives a new file to whom the sandbox's commands run as.
-    pub(super) fn give(&self, directory: BorrowedFd<'_>, name: &CString) -> Result<(), Errno> {
+    /// Gives a new file to whom the sandbox's commands run as. It is one that is open, for what
+    /// has its name may be another by now.
+    pub(super) fn give(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         let Some(owner) = &self.owner else {
             return Ok(());
         };
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        chownat(directory, &**name, Some(uid), Some(gid), flags)
+        chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
     }
+}
+
+/// Opens a path of a directory that it may not leave.
+pub(super) fn open_within(
+    directory: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    confined: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
+    let resolve = confined | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..TRIES {
+        match openat2(&directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+fn failure(errno: Errno, path: &str) -> Failure {
+    match errno {
+        Errno::AGAIN => Failure::aborted("it changes faster than it can be followed").retryable(),
+        errno => errno.into(),
+    }
+    .context(format_args!("`{path}`"))
 }
 
 #[cfg(test)]

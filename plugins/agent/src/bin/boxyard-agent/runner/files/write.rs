@@ -1,16 +1,19 @@
 //! Writing a file whole or not at all.
 
-use std::{ffi::CString, fs::File, io};
+use std::{ffi::CString, fs::File, io, os::fd::AsFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, fchmod, openat, renameat, statat, unlinkat},
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, openat, renameat, statat,
+        unlinkat,
+    },
     io::Errno,
     process::getpid,
 };
 use serde_json::Value;
 
 use super::{
-    Streams, make_directories,
+    Streams, make_directories, parent_of,
     place::{Place, Places},
 };
 use crate::{
@@ -27,38 +30,55 @@ pub(super) fn write_file(
     streams: Streams<'_>,
 ) -> Result<Value> {
     let path = &request.path;
-    if request.make_parents {
-        let parent = std::path::Path::new(path).parent();
-        let parent = parent.and_then(std::path::Path::to_str).unwrap_or_default();
-        if !parent.is_empty() {
-            make_directories(places, parent, 0o755)?;
-        }
+    let parent = parent_of(path);
+    if request.make_parents && !parent.is_empty() {
+        make_directories(places, parent, 0o755)?;
     }
     let place = places.place(path)?;
     let at = |failure: Failure| failure.context(format_args!("`{path}`"));
-    let found = statat(&place.directory, &*place.name, AtFlags::SYMLINK_NOFOLLOW);
-    let mode = match found {
-        Ok(found) => match FileType::from_raw_mode(found.st_mode) {
-            FileType::Directory => return Err(at(Errno::ISDIR.into())),
-            FileType::RegularFile => Mode::from_raw_mode(found.st_mode),
-            _ => new_mode(request),
-        },
-        Err(_) => new_mode(request),
-    };
+    let replaced = replaced(&place).map_err(at)?;
     let new = NewFile::create(&place).map_err(|errno| at(errno.into()))?;
-    places
-        .give(std::os::fd::AsFd::as_fd(&place.directory), &new.name)
-        .map_err(|errno| at(errno.into()))?;
     let mut content = File::from(streams.input.try_clone()?);
     io::copy(&mut content, &mut &new.file).map_err(|error| at(error.into()))?;
     streams.complete().map_err(at)?;
+    let mode = match &replaced {
+        Some(old) => {
+            keep_owner(&new, old);
+            old.st_mode
+        }
+        None => request.mode.unwrap_or(DEFAULT_MODE),
+    };
+    places
+        .give(new.file.as_fd())
+        .map_err(|errno| at(errno.into()))?;
+    let mode = Mode::from_raw_mode(mode & 0o7777);
     fchmod(&new.file, mode).map_err(|errno| at(errno.into()))?;
     new.put(&place).map_err(|errno| at(errno.into()))?;
     Ok(Value::Null)
 }
 
-fn new_mode(request: &WriteFile) -> Mode {
-    Mode::from_raw_mode(request.mode.unwrap_or(DEFAULT_MODE) & 0o7777)
+/// Looks at the file that is to be replaced; a link is replaced as if nothing were there.
+fn replaced(place: &Place) -> Result<Option<Stat>> {
+    let found = match statat(&place.directory, &*place.name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(Some(found)),
+        FileType::Symlink => Ok(None),
+        FileType::Directory => Err(Errno::ISDIR.into()),
+        _ => Err(Failure::failed_precondition(
+            "it is a device, a pipe or a socket, which is not replaced by a file",
+        )),
+    }
+}
+
+/// Gives the new file to whom the old one belongs, as if it had been written in place.
+fn keep_owner(new: &NewFile<'_>, old: &Stat) {
+    let (uid, gid) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
+    // Who is not root may only make files of his own.
+    let _ = fchown(&new.file, Some(uid), Some(gid));
 }
 
 /// A file beside the one that it will be, removed again unless it becomes it.
