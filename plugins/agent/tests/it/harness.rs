@@ -108,6 +108,27 @@ pub(crate) async fn agent_by(way: Way, setup: Setup, user: Option<u32>) -> TestA
     if let Some(user) = user {
         program.uid(user).gid(user);
     }
+    start(way, home, program, setup).await
+}
+
+/// Starts an agent for which the machine has other files than for everybody else; only root can.
+pub(crate) async fn agent_with_files(files: &[(&str, &str)], setup: Setup) -> TestAgent {
+    let home = open_directory();
+    let program = program_in(home.path());
+    let mut unshared = HostCommand::new("unshare");
+    unshared.args(["--mount", "sh", "-ec"]);
+    unshared.arg("while [ $1 != exec ]; do mount --bind $1 $2; shift 2; done; shift; exec \"$@\"");
+    unshared.arg("sh");
+    for (number, (path, content)) in files.iter().enumerate() {
+        let file = home.path().join(format!("file-{number}"));
+        fs::write(&file, content).unwrap();
+        unshared.arg(file).arg(path);
+    }
+    unshared.arg("exec").arg(program.get_program());
+    start(Way::Descriptor, home, unshared, setup).await
+}
+
+async fn start(way: Way, home: TempDir, mut program: HostCommand, setup: Setup) -> TestAgent {
     let (child, client) = match way {
         Way::Descriptor => {
             let (ours, theirs) = StdUnixStream::pair().unwrap();

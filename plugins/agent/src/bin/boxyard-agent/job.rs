@@ -48,6 +48,9 @@ impl Job {
 pub(crate) struct Input {
     pub(crate) descriptor: OwnedFd,
     waiting: VecDeque<u8>,
+    /// How many of those the host sent, and may send again when they are written; what ends a
+    /// terminal's input follows them and is ours.
+    from_host: usize,
     /// Whether the host said that no more comes.
     pub(crate) finished: bool,
     /// Whether the event loop watches the descriptor.
@@ -58,7 +61,7 @@ pub(crate) struct Input {
 /// What writing some of the input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fed {
-    /// So many bytes were taken, and all there is for now.
+    /// So many bytes of the host's were taken, and all there is for now.
     All(usize),
     /// So many were taken, and more wait.
     Part(usize),
@@ -71,6 +74,7 @@ impl Input {
         Self {
             descriptor,
             waiting: VecDeque::new(),
+            from_host: 0,
             finished: false,
             watched: false,
             terminal,
@@ -82,6 +86,7 @@ impl Input {
         let fits = self.waiting.len() + bytes.len() <= WINDOW as usize && !self.finished;
         if fits {
             self.waiting.extend(bytes);
+            self.from_host += bytes.len();
         }
         fits
     }
@@ -107,7 +112,9 @@ impl Input {
             match write(&self.descriptor, next) {
                 Ok(count) => {
                     self.waiting.drain(..count);
-                    fed += count;
+                    let of_host = count.min(self.from_host);
+                    self.from_host -= of_host;
+                    fed += of_host;
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Fed::Part(fed),

@@ -11,6 +11,9 @@ use crate::{
     line::to_runner,
 };
 
+/// More than the kernel keeps of what was written to a terminal.
+const TERMINAL_MOST: usize = 64 * 1024;
+
 impl Agent {
     pub(super) fn serve_stream(&mut self, watched: Watched) {
         match watched {
@@ -157,7 +160,8 @@ impl Agent {
                 return;
             };
             if connection.is_congested() {
-                return;
+                // Looked at again when the host took some of what waits for it.
+                return self.set_watched(channel, stream, true);
             }
             let Some(output) = self.output(channel, stream) else {
                 return;
@@ -171,6 +175,7 @@ impl Agent {
             if output.credit == 0 {
                 return self.set_watched(channel, stream, false);
             }
+            let ends = output.left.is_some();
             match output.read(scratch) {
                 Read::Some(count) => {
                     let bytes = scratch.get(..count).unwrap_or_default();
@@ -179,26 +184,30 @@ impl Agent {
                     };
                     // A connection that is lost says so at the next look.
                     let _ = connection.send_data(channel, stream, bytes);
-                    let is_last = self
-                        .output(channel, stream)
-                        .is_some_and(|output| output.left.is_some());
-                    if count < MAX_DATA && !is_last {
+                    if count < MAX_DATA && !ends {
                         return self.set_watched(channel, stream, true);
                     }
                 }
+                // All that an ended command showed at its terminal.
+                Read::Nothing if ends => return self.end_output(channel, stream),
                 Read::Nothing => return self.set_watched(channel, stream, true),
                 Read::End => return self.end_output(channel, stream),
             }
         }
     }
 
-    /// What is in the pipes now is all that an ended command wrote.
+    /// What is in the pipes now is all that an ended command wrote. What a terminal has is
+    /// known only by reading it up, and somebody else may go on writing there.
     pub(super) fn bound_outputs(&mut self, channel: u32) {
+        let is_terminal = self.jobs.get(&channel).is_some_and(|job| job.terminal);
         for stream in [Stream::Stdout, Stream::Stderr] {
             if let Some(output) = self.output(channel, stream) {
-                let left = output.descriptor.as_ref().map(ioctl_fionread);
-                let left = left.and_then(Result::ok).unwrap_or(0);
-                output.left = Some(usize::try_from(left).unwrap_or(usize::MAX));
+                let in_pipe = output.descriptor.as_ref().map(ioctl_fionread);
+                let in_pipe = in_pipe.and_then(Result::ok).unwrap_or(0);
+                output.left = Some(match is_terminal {
+                    true => TERMINAL_MOST,
+                    false => usize::try_from(in_pipe).unwrap_or(usize::MAX),
+                });
                 self.pump(channel, stream);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsFd, time::Instant};
 
-use boxyard_agent::protocol::{Reply, Stream};
+use boxyard_agent::protocol::Reply;
 use rustix::{
     io::{Errno, read},
     process::Pid,
@@ -21,8 +21,6 @@ use crate::{
     tree::{self, Hunt, Reaped},
 };
 
-/// How long what a terminal shows may take to get through after its command ended.
-const TERMINAL_REST: std::time::Duration = std::time::Duration::from_millis(200);
 /// The exit code of a command that its timeout ended.
 const TIMED_OUT: i32 = 124;
 /// The exit code of a command that SIGKILL ended.
@@ -190,12 +188,7 @@ impl Agent {
     /// Sends the rest of a request's output and how it ended.
     fn finish<T: Serialize>(&mut self, channel: u32, answer: Result<T>) {
         self.drop_input(channel);
-        let terminal = self.jobs.get_mut(&channel).filter(|job| job.terminal);
-        match terminal {
-            // What it shows is still on its way through the kernel, and its end comes of itself.
-            Some(job) => job.deadline = Some(Instant::now() + TERMINAL_REST),
-            None => self.bound_outputs(channel),
-        }
+        self.bound_outputs(channel);
         self.reply(channel, answer);
         self.forget_if_over(channel);
     }
@@ -243,14 +236,6 @@ impl Agent {
         let Some(job) = self.jobs.get_mut(&channel) else {
             return;
         };
-        if job.replied {
-            // A terminal that somebody still holds.
-            job.deadline = None;
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                self.end_output(channel, stream);
-            }
-            return;
-        }
         let Some(runner) = self.pool.get(job.runner) else {
             job.deadline = None;
             return;

@@ -16,8 +16,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{Uid, fchown},
     io::Errno,
-    process::{Pid, Resource, Rlimit, Signal, WaitStatus, kill_process_group},
+    process::{Pid, Resource, Rlimit, Signal, WaitStatus, geteuid, kill_process_group},
 };
 
 use self::{environment::Environment, program::Invocation};
@@ -184,6 +185,10 @@ fn start(command: Command, streams: [OwnedFd; 3], world: &World) -> Result<Start
     let invocation = Invocation::new(&command.program, environment.path());
     let stderr = streams[2].try_clone()?;
     let terminal = command.tty.is_some();
+    if let Some(user) = user.as_ref().filter(|_| terminal) {
+        // Where it stays ours, it is still the command's to use, and not to open again.
+        let _ = fchown(&streams[0], Some(Uid::from_raw(user.credentials.uid)), None);
+    }
     let launch = Launch {
         candidates: c_strings(&invocation.candidates)?,
         argv: c_strings(&invocation.argv)?,
@@ -191,7 +196,10 @@ fn start(command: Command, streams: [OwnedFd; 3], world: &World) -> Result<Start
         directory: c_string(place.as_os_str().as_bytes())?,
         streams,
         terminal,
-        credentials: user.map(|user| user.credentials),
+        // Who is not root is that user already.
+        credentials: user
+            .filter(|_| geteuid().is_root())
+            .map(|user| user.credentials),
         limits: limits(&command, world)?,
         oom_score_adj: match setup.oom_score_adj {
             Some(score) => Some(c_string(score.to_string().as_bytes())?),

@@ -50,7 +50,7 @@ fn parse(text: &str, passwd: &str, group: &str) -> Result<User> {
         None => (text, None),
     };
     let mut users = passwd.lines().filter_map(Entry::parse);
-    let number: Option<u32> = name.parse().ok();
+    let number = id_of(name);
     let entry = users.find(|entry| match number {
         Some(uid) => entry.id == uid,
         None => entry.name == name,
@@ -64,14 +64,12 @@ fn parse(text: &str, passwd: &str, group: &str) -> Result<User> {
             )));
         }
     };
-    let own_group = entry
-        .as_ref()
-        .and_then(|entry| entry.field(3)?.parse().ok());
+    let own_group = entry.as_ref().and_then(|entry| id_of(entry.field(3)?));
     let gid = match wanted_group {
         None => own_group.unwrap_or(0),
-        Some(wanted) => match wanted.parse() {
-            Ok(gid) => gid,
-            Err(_) => {
+        Some(wanted) => match id_of(wanted) {
+            Some(gid) => gid,
+            None => {
                 let mut groups = group.lines().filter_map(Entry::parse);
                 let found = groups.find(|entry| entry.name == wanted);
                 found.map(|entry| entry.id).ok_or_else(|| {
@@ -99,6 +97,12 @@ fn parse(text: &str, passwd: &str, group: &str) -> Result<User> {
     })
 }
 
+/// Reads a user's or a group's number. The largest is none: to the system calls it means that
+/// nothing is to change.
+fn id_of(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 /// A line of either file; both have a name first and a number third.
 struct Entry<'a> {
     line: &'a str,
@@ -110,7 +114,7 @@ impl<'a> Entry<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let id = fields.nth(1)?.parse().ok()?;
+        let id = id_of(fields.nth(1)?)?;
         Some(Self { line, name, id })
     }
 
@@ -144,7 +148,18 @@ mod tests {
             assert_eq!(user.credentials.groups, groups, "{text}");
             assert_eq!(user.home, home, "{text}");
         }
-        for wrong in ["nobody", "ann:nogroup", "", "bob"] {
+        for wrong in [
+            "nobody",
+            "ann:nogroup",
+            "ann:",
+            ":70",
+            "",
+            "bob",
+            "-1",
+            "4294967295",
+            "0:4294967295",
+            "4294967296",
+        ] {
             assert!(parse(wrong, PASSWD, GROUP).is_err(), "{wrong}");
         }
     }

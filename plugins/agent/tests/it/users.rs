@@ -1,0 +1,324 @@
+//! Users: who runs a command, whose files are, and what one user may do to the agent.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use boxyard_agent::protocol::Setup;
+use boxyard_plugin_api::{ByteSource, Command, ErrorCode, TerminalSize, WriteFile};
+
+use crate::harness::*;
+
+/// Says who runs it: user, group, all groups, home.
+const WHO: &str = "id -u; id -g; id -G; echo \"$HOME\"";
+
+fn as_user(user: &str, line: &str) -> Command {
+    Command {
+        user: Some(user.into()),
+        ..Command::shell(line)
+    }
+}
+
+#[tokio::test]
+async fn a_command_runs_as_whom_it_names() {
+    if !is_root("a command runs as whom it names") {
+        return;
+    }
+    let agent = agent(setup()).await;
+    for (user, expected) in [
+        ("4711", "4711\n0\n0\n/\n"),
+        ("4711:4712", "4711\n4712\n4712\n/\n"),
+        ("65534:1", "65534\n1\n1\n/nonexistent\n"),
+        ("nobody", "65534\n65534\n65534\n/nonexistent\n"),
+        ("nobody:daemon", "65534\n1\n1\n/nonexistent\n"),
+        ("0:0", "0\n0\n0\n/root\n"),
+        ("root", "0\n0\n0\n/root\n"),
+    ] {
+        let output = agent.run(as_user(user, WHO)).await;
+        assert_eq!(output.out(), expected, "{user}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_has_all_his_groups_unless_one_is_named() {
+    if !is_root("a user has all his groups") {
+        return;
+    }
+    let files = [
+        (
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nann:x:7:70:Ann:/home/ann:\n",
+        ),
+        (
+            "/etc/group",
+            "ann:x:70:\ndocker:x:8:bob,ann\nstaff:x:9:annie\nann2:x:10:ann\n",
+        ),
+    ];
+    let agent = agent_with_files(&files, setup()).await;
+    for (user, expected) in [
+        ("ann", "7\n70\n70 8 10\n/home/ann\n"),
+        ("7", "7\n70\n70 8 10\n/home/ann\n"),
+        ("ann:staff", "7\n9\n9\n/home/ann\n"),
+        ("ann:4712", "7\n4712\n4712\n/home/ann\n"),
+    ] {
+        assert_eq!(
+            agent.run(as_user(user, WHO)).await.out(),
+            expected,
+            "{user}"
+        );
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_that_is_none_is_refused() {
+    if !is_root("a user that is none is refused") {
+        return;
+    }
+    let agent = agent(setup()).await;
+    for user in [
+        "no-such-user",
+        "nobody:no-such-group",
+        "nobody:",
+        ":0",
+        "",
+        "-1",
+        "-1:-1",
+        "4294967296",
+        // To the kernel these mean that nothing is to change, which would leave root.
+        "4294967295",
+        "4294967295:4294967295",
+        "65534:4294967295",
+    ] {
+        let refused = agent.try_run(as_user(user, "id -u")).await;
+        assert_eq!(code(refused), ErrorCode::INVALID_ARGUMENT, "`{user}`");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn home_is_the_users_unless_somebody_says_so() {
+    if !is_root("home is the user's") {
+        return;
+    }
+    let mut setup = setup();
+    setup.env.insert("HOME".into(), "/of/the/sandbox".into());
+    let agent = agent(setup).await;
+    let line = "echo \"$HOME\"";
+    assert_eq!(agent.sh(line).await, "/of/the/sandbox\n");
+    let own = as_user("nobody", line).env("HOME", "/of/the/command");
+    assert_eq!(agent.run(own).await.out(), "/of/the/command\n");
+    let mut cleared = as_user("nobody", "/usr/bin/env");
+    cleared.clear_env = true;
+    let output = agent.run(cleared).await;
+    assert!(!output.out().contains("HOME"), "{output:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_agent_makes_belongs_to_the_sandboxs_user() {
+    if !is_root("what an agent makes belongs to the sandbox's user") {
+        return;
+    }
+    let place = open_directory();
+    let place = place.path();
+    let agent = agent(Setup {
+        user: Some("4711:4712".into()),
+        ..rooted(place)
+    })
+    .await;
+    fs::write(place.join("of root"), "").unwrap();
+    let request = WriteFile {
+        path: "made/above/file".into(),
+        mode: Some(0o4755),
+        make_parents: true,
+    };
+    let source = ByteSource::from_bytes("x");
+    agent.write_from(&request, source).await.unwrap();
+    agent.write("of root", "y").await.unwrap();
+    agent.mkdir("directory", None, false).await.unwrap();
+    agent.mkdir("two/directories", None, true).await.unwrap();
+    agent.put("unpacked", every_kind()).await.unwrap();
+    let mut seen = 0;
+    for_each_below(place, &mut |path| {
+        let found = path.symlink_metadata().unwrap();
+        let owner = (found.uid(), found.gid());
+        assert_eq!(owner, (4711, 4712), "{}", path.display());
+        seen += 1;
+    });
+    assert_eq!(seen, 12);
+    // Past being given away, which takes such bits.
+    let mode = place.join("made/above/file").metadata().unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o4755);
+    // Those that were there stay whose they were.
+    assert_eq!(place.metadata().unwrap().uid(), 0);
+    assert_eq!(agent.sh("id -u; id -g").await, "4711\n4712\n");
+    let root = agent.run(as_user("root", "id -u")).await;
+    assert_eq!(root.out(), "0\n");
+    agent.stop().await;
+}
+
+/// An archive with a directory, a directory that it only implies, a file and links.
+fn every_kind() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |kind, path, link: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(0);
+        // Whose it was elsewhere means nothing here.
+        header.set_uid(1);
+        if link.is_empty() {
+            builder.append_data(&mut header, path, std::io::empty())
+        } else {
+            builder.append_link(&mut header, path, link)
+        }
+        .unwrap();
+    };
+    add(tar::EntryType::Directory, "directory", "");
+    add(tar::EntryType::Regular, "implied/file", "");
+    add(tar::EntryType::Symlink, "link", "nowhere");
+    builder.into_inner().unwrap()
+}
+
+fn for_each_below(directory: &Path, work: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        work(&path);
+        if path.is_dir() {
+            for_each_below(&path, work);
+        }
+    }
+}
+
+#[tokio::test]
+async fn links_of_others_are_not_given_away() {
+    if !is_root("links of others are not given away") {
+        return;
+    }
+    let place = open_directory();
+    fs::write(place.path().join("outside"), "").unwrap();
+    let root = place.path().join("root");
+    fs::create_dir(&root).unwrap();
+    std::os::unix::fs::symlink("../outside", root.join("link")).unwrap();
+    let agent = agent(Setup {
+        user: Some("4711".into()),
+        ..rooted(&root)
+    })
+    .await;
+    agent.write("link", "x").await.unwrap();
+    let uid = |path: &str| place.path().join(path).symlink_metadata().unwrap().uid();
+    assert_eq!((uid("root/link"), uid("outside")), (4711, 0));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn another_user_neither_reads_nor_kills_the_agent() {
+    if !is_root("another user neither reads nor kills the agent") {
+        return;
+    }
+    let agent = agent(setup()).await;
+    let (pid, guard) = (agent.client.pid(), agent.child.id());
+    for pid in [pid, guard] {
+        for line in [
+            format!("cat /proc/{pid}/environ"),
+            format!("head -c 1 /proc/{pid}/mem"),
+            format!("cat /proc/{pid}/maps"),
+            format!("ls /proc/{pid}/fd"),
+            format!("head -c 1 /proc/{pid}/exe"),
+            format!("kill -9 {pid}"),
+            format!("kill -STOP {pid}"),
+        ] {
+            let output = agent.run(as_user("nobody", &line)).await;
+            assert_ne!(output.exit.exit_code, 0, "{line}: {output:?}");
+            assert!(output.stdout.is_empty(), "{line}: {output:?}");
+            let refusal = output.err().to_lowercase();
+            assert!(
+                refusal.contains("not permitted") || refusal.contains("denied"),
+                "{line}: {output:?}"
+            );
+        }
+    }
+    // The runner between: a command's parent.
+    let output = agent
+        .run(as_user(
+            "nobody",
+            "kill -9 $PPID || cat /proc/$PPID/environ",
+        ))
+        .await;
+    assert_ne!(output.exit.exit_code, 0, "{output:?}");
+    assert_eq!(agent.sh("echo works").await, "works\n");
+    agent.stop().await;
+}
+
+/// Where the agent itself is not root it cannot hide from its user's signals; its memory, with
+/// the secret that proves who it is, it hides.
+#[tokio::test]
+async fn the_same_user_does_not_read_the_agents_memory() {
+    if !is_root("the same user does not read the agent's memory") {
+        return;
+    }
+    let agent = agent_as(NOBODY, setup()).await;
+    let (pid, guard) = (agent.client.pid(), agent.child.id());
+    for pid in [pid.to_string(), guard.to_string(), "$PPID".into()] {
+        for line in [
+            format!("cat /proc/{pid}/environ"),
+            format!("head -c 1 /proc/{pid}/mem"),
+            format!("cat /proc/{pid}/maps"),
+            format!("ls /proc/{pid}/fd/"),
+        ] {
+            let output = agent.run(Command::shell(&*line)).await;
+            assert_ne!(output.exit.exit_code, 0, "{line}: {output:?}");
+            assert!(output.stdout.is_empty(), "{line}: {output:?}");
+        }
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_root_is_itself_and_nobody_else() {
+    if !is_root("an agent that is not root is itself and nobody else") {
+        return;
+    }
+    let agent = agent_as(NOBODY, setup()).await;
+    for user in ["nobody", "65534", "65534:65534", "nobody:nogroup"] {
+        let output = agent.run(as_user(user, "id -u; id -G")).await;
+        assert_eq!(output.out(), "65534\n65534\n", "{user}");
+    }
+    for user in ["root", "0", "4711", "nobody:daemon"] {
+        let refused = agent.try_run(as_user(user, "id -u")).await;
+        assert_eq!(code(refused), ErrorCode::PERMISSION_DENIED, "{user}");
+    }
+    let refused = agent.try_run(as_user("no-such-user", "id -u")).await;
+    assert_eq!(code(refused), ErrorCode::INVALID_ARGUMENT);
+    agent.stop().await;
+    let agent = agent_as(
+        NOBODY,
+        Setup {
+            user: Some("nobody".into()),
+            ..setup()
+        },
+    )
+    .await;
+    let place = open_directory();
+    std::os::unix::fs::chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let file = place.path().join("file");
+    agent.write(file.to_str().unwrap(), "x").await.unwrap();
+    assert_eq!(file.metadata().unwrap().uid(), NOBODY);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_may_open_his_terminal_again() {
+    if !is_root("a user may open his terminal again") {
+        return;
+    }
+    let agent = agent(setup()).await;
+    let mut command = as_user("nobody", "echo again > \"$(tty)\"; echo too > /dev/tty");
+    command.tty = Some(TerminalSize {
+        columns: 80,
+        rows: 24,
+    });
+    let output = agent.run(command).await;
+    assert_eq!(output.out(), "again\r\ntoo\r\n");
+    agent.stop().await;
+}
