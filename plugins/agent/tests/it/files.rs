@@ -426,6 +426,21 @@ async fn many_writers_of_one_file_leave_one_whole_file() {
     assert_eq!(names_in(root.path()), BTreeSet::from(["file".into()]));
 }
 
+/// More than the connection holds: each read stops and goes on many times, and often while the
+/// host has yet to take what others sent.
+#[tokio::test]
+async fn many_large_reads_at_once_all_come_to_their_end() {
+    const LENGTH: u64 = 8 << 20;
+    for way in [Way::Descriptor, Way::Stdio] {
+        let agent = agent_by(way, setup(), None).await;
+        let read = |_| agent.read_part("/dev/zero", 0, Some(LENGTH));
+        for result in futures_util::future::join_all((0..24).map(read)).await {
+            assert_eq!(result.unwrap().len() as u64, LENGTH);
+        }
+        agent.stop().await;
+    }
+}
+
 async fn stat(agent: &TestAgent, path: &str) -> boxyard_plugin_api::Result<FileInfo> {
     within(agent.client.stat(path, &call())).await
 }
