@@ -182,9 +182,14 @@ impl Client {
         let left_behind = processes.iter().filter(|process| process.left_behind);
         // A count of processes is far below what a float holds exactly.
         let left_behind = u32::try_from(left_behind.count()).unwrap_or(u32::MAX);
+        // The numbers are the agent's, which may say anything.
+        let sum = |number: fn(&Process) -> u64| {
+            let numbers = processes.iter().map(number);
+            Some(numbers.fold(0, u64::saturating_add))
+        };
         Ok(Stats {
-            cpu_us: Some(processes.iter().map(|process| process.cpu_us).sum()),
-            memory_bytes: Some(processes.iter().map(|process| process.memory_bytes).sum()),
+            cpu_us: sum(|process| process.cpu_us),
+            memory_bytes: sum(|process| process.memory_bytes),
             processes: Some(processes.len() as u64),
             other: [("processes_left_behind".into(), left_behind.into())].into(),
             ..Stats::default()

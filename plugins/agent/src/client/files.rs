@@ -1,8 +1,8 @@
 //! Files and archives.
 
 use boxyard_plugin_api::{
-    ByteSink, ByteSource, Call, Error, FileInfo, GetArchive, MakeDirectory, PutArchive, ReadFile,
-    RemovePath, Result, WriteFile, pipe,
+    ByteSink, ByteSource, Call, Error, ErrorCode, FileInfo, GetArchive, MakeDirectory, PutArchive,
+    ReadFile, RemovePath, Result, WriteFile, pipe,
 };
 use serde::de::IgnoredAny;
 
@@ -89,14 +89,17 @@ impl Client {
     pub async fn list(&self, path: &str, call: &Call) -> Result<Vec<FileInfo>> {
         let request = self.request(&Documents::List { path })?;
         let (sink, source) = pipe();
-        // It has the sink for itself: a listing that fails breaks the reading off.
-        let listed = async move {
+        // Each has its end for itself: where one fails, the other breaks off.
+        let listing = async move {
             let IgnoredAny = request.transfer(None, Some(&sink), call).await?;
             sink.finish().await
         };
-        let (listed, lines) = tokio::join!(listed, source.read_to_end(MAX_LISTING));
-        listed?;
-        let lines = lines?;
+        let reading = async move { source.read_to_end(MAX_LISTING).await };
+        let lines = match tokio::join!(listing, reading) {
+            (Err(error), _) if error.code() != ErrorCode::CLOSED => return Err(error),
+            // Nobody reads any more: why, the reader says.
+            (_, lines) => lines?,
+        };
         let lines = lines
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty());
@@ -128,5 +131,81 @@ impl Client {
         let request = self.request(&Documents::MakeDirectory(request))?;
         let IgnoredAny = request.answer(call).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxyard_plugin_api::CallController;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::protocol::{
+        self, Decoder, FromAgent, FromHost, Hello, MAX_DATA, Setup, Stream, WINDOW,
+    };
+
+    async fn say(stream: &mut DuplexStream, message: &FromAgent<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// Lists without end, as fast as it may, until nobody listens.
+    async fn endless_agent(mut stream: DuplexStream) {
+        let hello = Hello {
+            protocol: protocol::VERSION,
+            pid: 1,
+            secret: None,
+        };
+        say(&mut stream, &FromAgent::Hello(hello)).await;
+        let (channel, output) = (1, Stream::Stdout);
+        let piece = [b'\n'; MAX_DATA];
+        let mut decoder = Decoder::new();
+        let mut credit = 0;
+        loop {
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                match FromHost::parse(frame).unwrap() {
+                    FromHost::Open { .. } => credit += WINDOW as usize,
+                    FromHost::Credit { bytes, .. } => credit += bytes as usize,
+                    FromHost::Close { .. } => {
+                        for stream_kind in [Stream::Stdout, Stream::Stderr] {
+                            let end = FromAgent::End {
+                                channel,
+                                stream: stream_kind,
+                            };
+                            say(&mut stream, &end).await;
+                        }
+                        let document = br#"{"error":{"errno":32,"message":""}}"#;
+                        return say(&mut stream, &FromAgent::Reply { channel, document }).await;
+                    }
+                    _ => {}
+                }
+            }
+            while credit >= MAX_DATA {
+                credit -= MAX_DATA;
+                let data = FromAgent::Data {
+                    channel,
+                    stream: output,
+                    bytes: &piece,
+                };
+                say(&mut stream, &data).await;
+            }
+            if stream.read_buf(decoder.buffer()).await.unwrap() == 0 {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_listing_without_end_is_cut_off() {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let agent = tokio::spawn(endless_agent(theirs));
+        let (client, work) = Client::connect(ours, Setup::default()).await.unwrap();
+        tokio::spawn(work);
+        let call = CallController::new(0).call();
+        let error = client.list("/", &call).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::RESOURCE_EXHAUSTED);
+        drop(client);
+        agent.await.unwrap();
     }
 }
