@@ -94,7 +94,7 @@ pub(crate) fn ignored_signals() -> Vec<c_int> {
     (1..=64).filter(is_ignored).collect()
 }
 
-/// Gives a number to a group or user by whom files are made and commands run.
+/// Whom a command runs as, and whom files are given to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) uid: u32,
