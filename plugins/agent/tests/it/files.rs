@@ -749,12 +749,12 @@ async fn nothing_outside_is_reached_however_the_root_changes() {
     });
     let start = Instant::now();
     let mut rounds = 0;
-    while start.elapsed() < Duration::from_millis(1500) {
+    // Often enough to have met every link, also on a busy machine.
+    while start.elapsed() < Duration::from_secs(1) || rounds < 30 {
         try_everything(&agent).await;
         rounds += 1;
     }
     drop(swapping);
-    assert!(rounds > 3, "{rounds} rounds are too few to have met a link");
     let names = ["file", "inner"].map(String::from);
     assert_eq!(names_in(&outside), BTreeSet::from(names));
     assert_eq!(names_in(outside.join("inner")).len(), 1);

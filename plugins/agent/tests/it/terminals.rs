@@ -315,7 +315,7 @@ async fn a_child_that_keeps_the_terminal_does_not_hold_the_call() {
 #[tokio::test]
 async fn a_command_that_times_out_at_a_terminal_has_shown_what_it_showed() {
     let agent = agent(setup()).await;
-    let command = at_terminal("echo shown; sleep 1000").timeout(Duration::from_millis(300));
+    let command = at_terminal("echo shown; sleep 1000").timeout(Duration::from_secs(3));
     let output = agent.run(command).await;
     assert!(output.exit.timed_out);
     assert_eq!(output.out(), "shown\r\n");
