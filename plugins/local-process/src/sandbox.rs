@@ -114,8 +114,11 @@ impl Sandbox for LocalSandbox {
     boxyard_agent::delegate_files!(self => self.client());
 
     async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
-        let pid = self.client()?.pid();
-        Ok(Some(ExecutionContext::Process { pid }))
+        // Nothing runs anywhere before start.
+        let agent = self.agent.get();
+        Ok(agent.map(|agent| ExecutionContext::Process {
+            pid: agent.client().pid(),
+        }))
     }
 
     async fn info(&self, call: &Call) -> Result<Map<String, Value>> {
