@@ -30,7 +30,7 @@ use crate::{
     runner::World,
     sys,
     transport::{Line, Transport},
-    tree::Hunt,
+    tree::{self, Hunt, Reaped},
 };
 
 /// How long a runner may take to kill what it was told to before it is killed itself.
@@ -66,10 +66,13 @@ pub(crate) fn run(
         next_drain: 0,
         orphans: None,
         ending: None,
-        memory: KillCounter::open(),
+        memory: KillCounter::default(),
         scratch: Vec::new(),
     };
     agent.greet()?;
+    agent.flush();
+    // While the host reads that.
+    agent.memory = KillCounter::open();
     agent.serve()
 }
 
@@ -142,6 +145,7 @@ impl Agent {
         loop {
             self.flush();
             if self.is_over() {
+                self.dismiss_runners()?;
                 self.say_goodbye(None);
                 return Ok(());
             }
@@ -316,6 +320,30 @@ impl Agent {
             job.cut.get_or_insert(crate::job::Cut::Stopped);
             job.deadline = Some(deadline);
         }
+    }
+
+    /// Lets the runners go and waits for that, so that the guard finds nobody to look for.
+    fn dismiss_runners(&mut self) -> io::Result<()> {
+        self.pool = Pool::default();
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until {
+            match tree::reap() {
+                Reaped::NoChildren => break,
+                Reaped::Child(..) => continue,
+                Reaped::Nothing => {}
+            }
+            let mut waited = [PollFd::new(&self.signals, PollFlags::IN)];
+            match poll(
+                &mut waited,
+                Some(&Timespec::try_from(HUNT).unwrap_or_default()),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {
+                    sys::take_signals(self.signals.as_fd(), 0);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Whether nothing is left to do.

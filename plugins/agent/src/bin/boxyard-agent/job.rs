@@ -136,6 +136,8 @@ pub(crate) struct Output {
     /// Whether the host was told that it ended.
     pub(crate) ended: bool,
     pub(crate) watched: bool,
+    /// Whether its pipe was made as wide as it may be.
+    pub(crate) widened: bool,
 }
 
 /// What reading some of an output came to.
@@ -154,6 +156,7 @@ impl Output {
             left: None,
             ended: false,
             watched: false,
+            widened: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The counter of the memory cgroup that the agent, and with it every command, is in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct KillCounter {
     file: Option<File>,
 }

@@ -80,6 +80,8 @@ impl Transport {
         };
         let nowhere = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         if let Ok(nowhere) = nowhere {
+            // It may be one of those that it takes the place of.
+            let nowhere = fcntl_dupfd_cloexec(nowhere, FIRST)?;
             rustix::stdio::dup2_stdin(&nowhere)?;
             rustix::stdio::dup2_stdout(&nowhere)?;
         }

@@ -222,17 +222,20 @@ pub(crate) fn reap() -> Reaped {
 pub(crate) fn kill_all(mut reaped: impl FnMut(Pid, WaitStatus)) -> io::Result<u32> {
     let start = Instant::now();
     let mut hunt = Hunt::default();
+    // Where nobody is left there is nobody to look for.
+    let mut patience = Duration::ZERO;
     loop {
-        let found = hunt.round(&[])?;
         let round = Instant::now();
         loop {
             match reap() {
                 Reaped::Child(pid, status) => reaped(pid, status),
                 Reaped::NoChildren => return Ok(hunt.killed()),
-                Reaped::Nothing if round.elapsed() > Duration::from_millis(20) => break,
+                Reaped::Nothing if round.elapsed() >= patience => break,
                 Reaped::Nothing => std::thread::sleep(Duration::from_micros(200)),
             }
         }
+        let found = hunt.round(&[])?;
+        patience = Duration::from_millis(20);
         if start.elapsed() > PATIENCE {
             return Err(io::Error::other(format!(
                 "{found} processes still live {} seconds after they were killed",

@@ -11,6 +11,8 @@ use crate::{
     line::to_runner,
 };
 
+/// How wide the pipe of a command is that fills it, in bytes.
+const WIDE_PIPE: usize = 4 * MAX_DATA;
 /// More than the kernel keeps of what was written to a terminal.
 const TERMINAL_MOST: usize = 64 * 1024;
 
@@ -184,6 +186,9 @@ impl Agent {
                     };
                     // A connection that is lost says so at the next look.
                     let _ = connection.send_data(channel, stream, bytes);
+                    if count == MAX_DATA {
+                        self.widen(channel, stream);
+                    }
                     if count < MAX_DATA && !ends {
                         return self.set_watched(channel, stream, true);
                     }
@@ -194,6 +199,19 @@ impl Agent {
                 Read::End => return self.end_output(channel, stream),
             }
         }
+    }
+
+    /// Gives a command that prints a lot a wider pipe, so that it and the agent wait for each
+    /// other less often.
+    fn widen(&mut self, channel: u32, stream: Stream) {
+        let Some(output) = self.output(channel, stream) else {
+            return;
+        };
+        if let Some(pipe) = output.descriptor.as_ref().filter(|_| !output.widened) {
+            // One that stays narrow works as well; a user has only so much for pipes.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, WIDE_PIPE);
+        }
+        output.widened = true;
     }
 
     /// What is in the pipes now is all that an ended command wrote. What a terminal has is
