@@ -342,7 +342,8 @@ async fn what_a_command_leaves_behind_lives_until_stop_and_is_listed() {
     let mut agent = agent(mark.setup(directory.path())).await;
     agent.home = directory;
     let line = "setsid sh -c 'while :; do echo noise; sleep 0.01; done' & sleep 1000 & echo done";
-    assert_eq!(agent.sh(line).await.lines().last(), Some("done"));
+    // Its noise may come before and after.
+    assert!(agent.sh(line).await.lines().any(|line| line == "done"));
     let listed = || async { agent.client.processes(&call()).await.unwrap() };
     let has_sleep = |left: &[Process]| left.iter().any(|process| process.name == "sleep");
     let mut left = listed().await;
