@@ -232,6 +232,8 @@ fn become_program(shared: &Shared<'_>) -> Result<(), (Stage, Errno)> {
     for (index, (resource, limit)) in launch.limits.iter().enumerate() {
         rustix::process::setrlimit(*resource, *limit).map_err(at(Stage::Limit(index)))?;
     }
+    // As ourselves: a user may be given a directory that he cannot find by himself.
+    rustix::process::chdir(&*launch.directory).map_err(at(Stage::Directory))?;
     if let Some(credentials) = &launch.credentials {
         become_user(credentials).map_err(at(Stage::User))?;
     }
@@ -241,7 +243,6 @@ fn become_program(shared: &Shared<'_>) -> Result<(), (Stage, Errno)> {
     if rustix::process::getppid() != Some(shared.parent) {
         return Err((Stage::Program, Errno::CHILD));
     }
-    rustix::process::chdir(&*launch.directory).map_err(at(Stage::Directory))?;
     let none = no_signals();
     // SAFETY: `none` is an initialised set.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) };
