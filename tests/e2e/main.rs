@@ -13,6 +13,7 @@
 
 mod cancel;
 mod cli;
+mod conformance;
 mod ending;
 mod lifecycle;
 mod loading;

@@ -24,9 +24,21 @@
 //! ```
 
 pub mod cargo;
+mod case;
+pub mod cases;
+mod isolate;
 mod library;
 pub mod loopback;
+pub mod report;
+pub mod subject;
+pub mod suite;
+mod verdict;
 mod yard;
 
+pub use case::{Case, Level, Needs, Running};
 pub use library::Library;
+pub use verdict::{Finding, Outcome, Verdict};
 pub use yard::Yard;
+
+/// A variable of the harness's own environment, which no sandbox must see.
+pub(crate) const HOST_MARK: &str = "BOXYARD_CONFORMANCE_HOST";

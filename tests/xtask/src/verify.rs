@@ -38,6 +38,14 @@ pub(crate) fn run() -> Result<(), String> {
             .env("BOXYARD_REQUIRE_ALL", require)
             .env("BOXYARD_REPEAT", REPEATS),
     )?;
+    for plugin in ["local_process", "hello"] {
+        let library = built("debug").join(format!("libboxyard_plugin_{plugin}.so"));
+        let conformance = ["run", "--quiet", "--package", "boxyard-conformance", "--"];
+        step(
+            &format!("conformance of {plugin}"),
+            cargo().args(conformance).arg(library),
+        )?;
+    }
     step(
         "documentation",
         cargo()

@@ -1,0 +1,223 @@
+//! What outlives a host: saved state, and the sweep of what is left.
+
+use boxyard_plugin_api::{ErrorCode, State, SweepRequest};
+use serde_json::json;
+
+use crate::{
+    case::{
+        Needs::{Capability, NoCapability, SandboxType},
+        cases,
+    },
+    subject::{Live, Subject, call, services},
+    verdict::{Outcome, check, check_eq},
+};
+
+/// The lease of a host that died.
+const DEAD: &str = "lease-dead";
+
+cases! {
+    "recovery-garbage-state-is-an-error" "R1" Must SandboxType => garbage;
+    "recovery-of-a-later-version-is-refused" "R1" Must Capability("recovery") => later_version;
+    "recovery-finds-a-running-sandbox" "R2" Must Capability("recovery") => finds_it;
+    "recovery-state-is-saved-before-start" "R3" Must Capability("recovery") => state_is_saved;
+    "recovery-sweep-spares-the-living" "R4" Must Capability("sweep") => sweep_spares;
+    "recovery-sweep-removes-orphans" "R4" Must Capability("sweep") => sweep_removes { leaves_nothing: true };
+    "recovery-sweep-keeps-what-is-young" "R4" Must Capability("sweep") => sweep_keeps_young;
+    "recovery-sweep-of-nothing" "R4" Must Capability("sweep") => sweep_nothing;
+    "recovery-sweep-undeclared-is-unsupported" "R5" Must NoCapability("sweep") => sweep_undeclared;
+}
+
+async fn garbage(subject: Subject) -> Outcome {
+    for data in [
+        json!(null),
+        json!("text"),
+        json!({"nobody": "knows"}),
+        json!([1, 2]),
+    ] {
+        let state = State { version: 1, data };
+        let (services, _identity, _told) = services(Live::LEASE);
+        let found = subject
+            .sandbox_type()?
+            .recover(&state, services, call())
+            .await;
+        let code = found.map(|_| ()).map_err(|error| error.code());
+        check!(
+            code.is_err() && code != Err(ErrorCode::PANICKED),
+            "expected an error for the state {:?}, found {code:?}",
+            state.data
+        );
+    }
+    Ok(())
+}
+
+async fn saved(subject: &Subject) -> Outcome<(Live, State)> {
+    let live = subject.sandbox().await?;
+    let state = live.told().saved.pop();
+    check!(state.is_some(), "it declares recovery, and saved no state");
+    Ok((
+        live,
+        state.unwrap_or(State {
+            version: 0,
+            data: json!(null),
+        }),
+    ))
+}
+
+async fn later_version(subject: Subject) -> Outcome {
+    let (live, mut state) = saved(&subject).await?;
+    state.version = u32::MAX;
+    let (services, _identity, _told) = services(Live::LEASE);
+    let found = subject
+        .sandbox_type()?
+        .recover(&state, services, call())
+        .await;
+    check!(
+        found.is_err(),
+        "it takes a state of a version that it cannot know"
+    );
+    live.close().await
+}
+
+async fn finds_it(subject: Subject) -> Outcome {
+    let (live, state) = saved(&subject).await?;
+    let (services, _identity, _told) = services(Live::LEASE);
+    let found = subject
+        .sandbox_type()?
+        .recover(&state, services, call())
+        .await?;
+    check!(found.is_some(), "a sandbox that runs is said to be gone");
+    live.close().await?;
+    let (services, _identity, _told) = crate::subject::services(Live::LEASE);
+    let found = subject
+        .sandbox_type()?
+        .recover(&state, services, call())
+        .await?;
+    check!(
+        found.is_none(),
+        "a sandbox that was cleaned up is said to run"
+    );
+    Ok(())
+}
+
+async fn state_is_saved(subject: Subject) -> Outcome {
+    let live = subject.created().await?;
+    check!(
+        !live.told().saved.is_empty(),
+        "nothing was saved when create had returned"
+    );
+    live.close().await
+}
+
+fn request(known: &[&Live], grace_ms: u64) -> SweepRequest {
+    SweepRequest {
+        host: "conformance".into(),
+        free_leases: vec![DEAD.into()],
+        known: known.iter().map(|live| live.identity.id.clone()).collect(),
+        grace_ms,
+    }
+}
+
+async fn of_lease(subject: &Subject, lease: &str) -> Outcome<Live> {
+    let config = subject.config()?;
+    let live = Live::create(subject.sandbox_type()?, &config, lease).await?;
+    live.start().await?;
+    Ok(live)
+}
+
+async fn works(subject: &Subject, live: &Live, what: &str) -> Outcome {
+    if subject.declares("commands")? {
+        check_eq!(
+            live.sh("echo on").await?,
+            "on\n",
+            "a command in {what} after the sweep"
+        );
+    }
+    Ok(())
+}
+
+async fn sweep_spares(subject: Subject) -> Outcome {
+    let (alive, known) = (
+        of_lease(&subject, Live::LEASE).await?,
+        of_lease(&subject, DEAD).await?,
+    );
+    let swept = subject
+        .sandbox_type()?
+        .sweep(&request(&[&known], 0), call())
+        .await?;
+    check_eq!(swept.removed, Vec::<String>::new(), "what was removed");
+    works(&subject, &alive, "a sandbox of a host that lives").await?;
+    works(&subject, &known, "a sandbox that a host knows").await?;
+    alive.close().await?;
+    known.close().await
+}
+
+async fn sweep_removes(subject: Subject) -> Outcome {
+    let orphan = of_lease(&subject, DEAD).await?;
+    let id = orphan.identity.id.clone();
+    // As a host that dies leaves it.
+    drop(orphan);
+    let began = std::time::Instant::now();
+    loop {
+        let swept = subject
+            .sandbox_type()?
+            .sweep(&request(&[], 0), call())
+            .await?;
+        if swept.removed.contains(&id) {
+            break;
+        }
+        // It may still be on its way out.
+        check!(
+            swept.kept.contains(&id) && began.elapsed().as_secs() < 10,
+            "an orphan is neither removed nor kept: {swept:?}"
+        );
+    }
+    let again = subject
+        .sandbox_type()?
+        .sweep(&request(&[], 0), call())
+        .await?;
+    check!(!again.removed.contains(&id), "an orphan was removed twice");
+    Ok(())
+}
+
+async fn sweep_keeps_young(subject: Subject) -> Outcome {
+    let orphan = of_lease(&subject, DEAD).await?;
+    let id = orphan.identity.id.clone();
+    let swept = subject
+        .sandbox_type()?
+        .sweep(&request(&[], 3_600_000), call())
+        .await?;
+    check!(
+        !swept.removed.contains(&id),
+        "a sandbox younger than the grace was removed"
+    );
+    works(&subject, &orphan, "a young sandbox").await?;
+    orphan.close().await
+}
+
+async fn sweep_nothing(subject: Subject) -> Outcome {
+    let swept = subject
+        .sandbox_type()?
+        .sweep(&request(&[], 0), call())
+        .await?;
+    check_eq!(
+        swept.removed,
+        Vec::<String>::new(),
+        "what was removed where nothing was"
+    );
+    Ok(())
+}
+
+async fn sweep_undeclared(subject: Subject) -> Outcome {
+    let swept = subject
+        .sandbox_type()?
+        .sweep(&request(&[], 0), call())
+        .await;
+    let code = swept
+        .map(|swept| swept.removed.len())
+        .map_err(|error| error.code());
+    check!(
+        matches!(code, Ok(0) | Err(ErrorCode::UNIMPLEMENTED)),
+        "a type that does not sweep answered {code:?}"
+    );
+    Ok(())
+}

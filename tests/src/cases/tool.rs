@@ -1,0 +1,138 @@
+//! Tools.
+
+use boxyard_plugin_api::{CallController, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::{
+    case::{Needs::Tool, cases},
+    subject::{Subject, bench, call},
+    verdict::{Outcome, check, check_eq},
+};
+
+cases! {
+    "tool-parameters-name-every-key" "T1" Should Tool => keys_described;
+    "tool-has-an-openai-schema" "T1" Must Tool => openai_schema;
+    "tool-wrong-parameters-are-an-error" "T2" Must Tool => wrong_parameters;
+    "tool-answers-without-a-panic" "T3" Must Tool => answers;
+    "tool-that-is-cancelled-ends" "T4" Must Tool => cancelled;
+    "tool-in-a-sandbox-that-refuses-everything" "T5" Must Tool => refusing_sandbox;
+}
+
+async fn keys_described(subject: Subject) -> Outcome {
+    for tool in subject.offered()?.tools {
+        let properties = tool.parameters["properties"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        for (key, property) in properties {
+            check!(
+                property["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "parameter `{key}` of tool `{}` has no description",
+                tool.name
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn openai_schema(subject: Subject) -> Outcome {
+    for tool in subject.offered()?.tools {
+        let schema = tool.openai_schema();
+        let name = schema["function"]["name"].as_str().unwrap_or_default();
+        let fits = !name.is_empty()
+            && name.len() <= 64
+            && name
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || "_-".contains(it));
+        check!(
+            fits,
+            "`{name}` is no name that models take: letters, digits, `_`, `-`, up to 64"
+        );
+    }
+    Ok(())
+}
+
+async fn wrong_parameters(subject: Subject) -> Outcome {
+    for tool in subject.tools() {
+        for params in [
+            json!("text"),
+            json!([1]),
+            json!({"no_such_parameter": [{}]}),
+        ] {
+            let ran = tool.execute(&params, bench::refusing(), call()).await;
+            let code = ran.map_err(|error| error.code());
+            check_eq!(
+                code,
+                Err(ErrorCode::INVALID_ARGUMENT),
+                "the parameters {params}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The least that a schema asks for.
+fn least(schema: &Value) -> Value {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let value = |key: &Value| {
+        let property = &schema["properties"][key.as_str().unwrap_or_default()];
+        let value = match property["type"].as_str() {
+            Some("integer" | "number") => json!(1),
+            Some("boolean") => json!(true),
+            Some("array") => json!([]),
+            Some("object") => json!({}),
+            _ => json!("text"),
+        };
+        (key.as_str().unwrap_or_default().to_owned(), value)
+    };
+    Value::Object(required.iter().map(value).collect())
+}
+
+async fn answers(subject: Subject) -> Outcome {
+    for tool in subject.tools() {
+        let described = tool.describe()?;
+        let params = least(&described.parameters);
+        let ran = tool.execute(&params, bench::refusing(), call()).await;
+        let code = ran.map_err(|error| error.code());
+        check!(
+            code != Err(ErrorCode::PANICKED),
+            "tool `{}` panicked with the parameters {params}",
+            described.name
+        );
+    }
+    Ok(())
+}
+
+async fn cancelled(subject: Subject) -> Outcome {
+    for tool in subject.tools() {
+        let described = tool.describe()?;
+        let controller = CallController::new(0);
+        let params = least(&described.parameters);
+        let running = tool.execute(&params, bench::refusing(), controller.call());
+        controller.cancel();
+        let limit = std::time::Duration::from_secs(10);
+        // What it answers is its own; that it does is what counts.
+        let _ =
+            crate::subject::within(limit, "the end of a tool that was cancelled", running).await?;
+    }
+    Ok(())
+}
+
+async fn refusing_sandbox(subject: Subject) -> Outcome {
+    for tool in subject.tools() {
+        let described = tool.describe()?;
+        let params = least(&described.parameters);
+        for _ in 0..3 {
+            let ran = tool.execute(&params, bench::refusing(), call()).await;
+            let code = ran.map_err(|error| error.code());
+            check!(
+                code != Err(ErrorCode::PANICKED),
+                "tool `{}` panicked",
+                described.name
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! A process for each case, that nothing of it outlives.
+//!
+//! Each case runs as a command of a guest agent of its own: a case that hangs is killed with all
+//! that it started, one that crashes says how, and what it leaves behind is seen.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, Permissions},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixStream as Pair},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command as Process, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use boxyard_agent::{Client, Program, protocol::Setup};
+use boxyard_plugin_api::{
+    ByteSource, CallController, Command, CommandExit, CommandIo, Controls, pipe,
+};
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+
+/// How much of what a case prints is kept.
+const MAX_PRINTED: usize = 1024 * 1024;
+/// How long what a case started may take to be killed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where cases run.
+#[derive(Debug)]
+pub(crate) struct Isolation {
+    agent: PathBuf,
+    _home: TempDir,
+}
+
+/// How the process of a case ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: CommandExit,
+    /// What it printed, where somebody looks for the reason of a crash.
+    pub(crate) printed: String,
+    /// The programs that it left running.
+    pub(crate) left: Vec<String>,
+}
+
+impl Isolation {
+    pub(crate) fn new() -> Result<Self> {
+        let home = tempfile::Builder::new()
+            .prefix("boxyard-conformance-")
+            .tempdir()?;
+        let program = Program::for_this_machine(Path::new("/nonexistent"))?;
+        let agent = home.path().join("boxyard-agent");
+        fs::write(&agent, program.bytes())?;
+        fs::set_permissions(&agent, Permissions::from_mode(0o700))?;
+        Ok(Self { agent, _home: home })
+    }
+
+    /// Runs a program to its end, and kills all that is left of it.
+    pub(crate) async fn run(
+        &self,
+        argv: Vec<String>,
+        env: &BTreeMap<String, String>,
+        limit: Duration,
+    ) -> Result<Ended> {
+        let (mut child, line) = self.start().context("starting the guest agent")?;
+        let setup = Setup {
+            env: std::env::vars().chain(env.clone()).collect(),
+            working_dir: std::env::current_dir()?.to_string_lossy().into_owned(),
+            ..Setup::default()
+        };
+        let (client, work) = Client::connect(line, setup).await?;
+        let work = tokio::spawn(work);
+        let ended = run(&client, argv, limit).await;
+        client.shut_down(PATIENCE).await?;
+        work.await?;
+        tokio::task::spawn_blocking(move || child.wait()).await??;
+        ended
+    }
+
+    fn start(&self) -> Result<(Child, UnixStream)> {
+        let (ours, theirs) = Pair::pair()?;
+        let mut process = Process::new(&self.agent);
+        let process = process
+            .args(["--fd", "0"])
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null());
+        let child = process.spawn()?;
+        ours.set_nonblocking(true)?;
+        Ok((child, UnixStream::from_std(ours)?))
+    }
+}
+
+async fn run(client: &Client, argv: Vec<String>, limit: Duration) -> Result<Ended> {
+    let (stdout_sink, stdout) = pipe();
+    let (stderr_sink, stderr) = pipe();
+    let io = CommandIo {
+        stdin: ByteSource::empty(),
+        stdout: stdout_sink,
+        stderr: stderr_sink,
+        controls: Controls::none(),
+    };
+    let command = Command::argv(argv).timeout(limit);
+    let call = CallController::new(0).call();
+    let (exit, stdout, stderr) = tokio::join!(
+        client.execute_command(&command, io, &call),
+        head(&stdout),
+        head(&stderr)
+    );
+    let exit = exit.context("running the process of the case")?;
+    let processes = client.processes(&call).await?;
+    let left = processes.into_iter().map(|process| process.name);
+    let printed = [stdout, stderr].concat();
+    Ok(Ended {
+        exit,
+        printed: String::from_utf8_lossy(&printed).into_owned(),
+        left: left.collect(),
+    })
+}
+
+/// Reads a stream up, and keeps its head.
+async fn head(source: &ByteSource) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Ok(Some(bytes)) = source.read(64 * 1024).await {
+        let room = MAX_PRINTED.saturating_sub(kept.len());
+        kept.extend(bytes.iter().take(room));
+    }
+    kept
+}

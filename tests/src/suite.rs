@@ -1,0 +1,342 @@
+//! A run of all cases against one plugin.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use boxyard_host::plugin::{Inspected, inspect};
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    case::{Case, Needs},
+    cases,
+    isolate::{Ended, Isolation},
+    report::{CaseReport, PluginSummary, Report},
+    subject::{Offered, Subject, Target},
+    verdict::{Finding, Verdict},
+};
+
+/// The argument that makes the harness's program the process of one case.
+pub const CASE_ARGUMENT: &str = "--boxyard-case";
+/// The case that asks a plugin what it offers; not one of the contract's.
+const DESCRIBE: &str = "describe";
+
+/// What is run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What is tested.
+    pub target: Target,
+    /// The cases that are run, by name or by group; all where empty.
+    pub only: Vec<String>,
+    /// What the order of cases, and everything random in them, comes from.
+    pub seed: u64,
+    /// How many cases run at once.
+    pub jobs: usize,
+    /// The program that runs one case when it is started with [`CASE_ARGUMENT`].
+    pub program: PathBuf,
+    /// Variables for the processes of cases.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What the process of a case is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Assignment {
+    case: String,
+    target: Target,
+    seed: u64,
+    /// Where the verdict goes; what the plugin prints goes elsewhere.
+    answer: PathBuf,
+}
+
+/// What the process of a case answers.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    verdict: Verdict,
+    message: String,
+    #[serde(default)]
+    offered: Option<Offered>,
+}
+
+/// Runs the cases; tells `finished` of each as it ends.
+///
+/// # Errors
+///
+/// Nothing can be run: there is no such file, it is no plugin, or it has no such type.
+pub async fn run(options: &Options, mut finished: impl FnMut(&CaseReport)) -> Result<Report> {
+    let began = Instant::now();
+    let inspected = inspect(&options.target.plugin)
+        .with_context(|| format!("{}", options.target.plugin.display()))?;
+    check_type(&inspected, options)?;
+    let mut chosen = chosen(&options.only)?;
+    fastrand::Rng::with_seed(options.seed).shuffle(&mut chosen);
+    let isolation = Isolation::new()?;
+    let runner = Runner {
+        options,
+        isolation: &isolation,
+    };
+    let offered = runner.describe().await;
+    let mut reports = Vec::new();
+    let mut running = stream::iter(&chosen)
+        .map(|case| runner.one(case, &offered))
+        .buffer_unordered(options.jobs.max(1));
+    while let Some(report) = running.next().await {
+        let report = report?;
+        finished(&report);
+        reports.push(report);
+    }
+    reports.sort_by_key(|report| {
+        let is_it = |case: &&Case| case.id == report.id;
+        cases::all().position(|case| is_it(&case))
+    });
+    Ok(Report {
+        plugin: PluginSummary {
+            path: options.target.plugin.clone(),
+            name: inspected.manifest.name,
+            version: inspected.manifest.version,
+            api_version: inspected.manifest.api_version,
+            sandbox_type: options.target.sandbox_type.clone(),
+        },
+        seed: options.seed,
+        duration_ms: milliseconds(began.elapsed()),
+        cases: reports,
+    })
+}
+
+fn check_type(plugin: &Inspected, options: &Options) -> Result<()> {
+    let Some(wanted) = &options.target.sandbox_type else {
+        return Ok(());
+    };
+    let types = &plugin.manifest.sandbox_types;
+    if types.iter().any(|known| known.name == *wanted) {
+        return Ok(());
+    }
+    let known: Vec<&str> = types.iter().map(|known| known.name.as_str()).collect();
+    bail!(
+        "the plugin has no sandbox type `{wanted}`: expected one of [{}]",
+        known.join(", ")
+    )
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Case>> {
+    for wanted in only {
+        let is_it = |case: &Case| case.id == wanted || case.group() == wanted;
+        if !cases::all().any(is_it) {
+            bail!("there is no case or group `{wanted}`: `--list` shows those that there are");
+        }
+    }
+    let wanted =
+        |case: &&Case| only.is_empty() || only.iter().any(|it| case.id == it || case.group() == it);
+    Ok(cases::all().filter(wanted).collect())
+}
+
+struct Runner<'a> {
+    options: &'a Options,
+    isolation: &'a Isolation,
+}
+
+impl Runner<'_> {
+    /// Asks the plugin what it offers; a word about it where it does not say.
+    async fn describe(&self) -> Result<Offered, String> {
+        let (answer, ended) = match self.process(DESCRIBE, Case::DEADLINE).await {
+            Ok(both) => both,
+            Err(error) => return Err(format!("{error:#}")),
+        };
+        match answer {
+            Some(Answer {
+                offered: Some(offered),
+                ..
+            }) => Ok(offered),
+            Some(answer) => Err(answer.message),
+            None => Err(crash(&ended)),
+        }
+    }
+
+    async fn one(
+        &self,
+        case: &'static Case,
+        offered: &Result<Offered, String>,
+    ) -> Result<CaseReport> {
+        let began = Instant::now();
+        let (verdict, message, excluded) = match excluded(case, offered, &self.options.target) {
+            Some((reason, excluded)) => (Verdict::Skipped, reason, excluded),
+            None => {
+                let (verdict, message) = self.verdict(case).await?;
+                (verdict, message, false)
+            }
+        };
+        Ok(CaseReport {
+            id: case.id.into(),
+            clause: case.clause.into(),
+            level: case.level,
+            verdict,
+            message,
+            excluded,
+            duration_ms: milliseconds(began.elapsed()),
+        })
+    }
+
+    async fn verdict(&self, case: &Case) -> Result<(Verdict, String)> {
+        let (answer, ended) = self.process(case.id, case.deadline).await?;
+        Ok(match answer {
+            Some(answer) if answer.verdict == Verdict::Passed => {
+                if case.leaves_nothing && !ended.left.is_empty() {
+                    let left = ended.left.join(", ");
+                    let message = format!("expected no process to be left, found {left}");
+                    (Verdict::Failed, message)
+                } else if ended.exit.exit_code != 0 {
+                    // It had a verdict, and died on its way out.
+                    (Verdict::Crashed, crash(&ended))
+                } else {
+                    (Verdict::Passed, String::new())
+                }
+            }
+            Some(answer) => (answer.verdict, answer.message),
+            None if ended.exit.timed_out => {
+                let limit = case.deadline.as_secs();
+                let message = format!("it took longer than {limit} s, and was killed");
+                (Verdict::TimedOut, message)
+            }
+            None => (Verdict::Crashed, crash(&ended)),
+        })
+    }
+
+    async fn process(&self, case: &str, limit: Duration) -> Result<(Option<Answer>, Ended)> {
+        let place = tempfile::Builder::new().prefix("boxyard-case-").tempdir()?;
+        let answer = place.path().join("answer.json");
+        let assignment = Assignment {
+            case: case.into(),
+            target: self.options.target.clone(),
+            seed: self.options.seed,
+            answer: answer.clone(),
+        };
+        let argv = vec![
+            self.options.program.to_string_lossy().into_owned(),
+            CASE_ARGUMENT.into(),
+            serde_json::to_string(&assignment)?,
+        ];
+        let mut env = self.options.env.clone();
+        env.insert(crate::HOST_MARK.into(), "1".into());
+        env.insert("TMPDIR".into(), place.path().to_string_lossy().into_owned());
+        let ended = self.isolation.run(argv, &env, limit).await?;
+        let answer = fs::read(&answer).ok();
+        let answer = answer.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok((answer, ended))
+    }
+}
+
+/// Says why a case means nothing for this plugin, and whether what it declares excludes it.
+fn excluded(
+    case: &Case,
+    offered: &Result<Offered, String>,
+    target: &Target,
+) -> Option<(String, bool)> {
+    if case.needs == Needs::Library {
+        return None;
+    }
+    let offered = match offered {
+        Ok(offered) => offered,
+        Err(reason) => {
+            return Some((
+                format!("what the plugin offers is not known: {reason}"),
+                false,
+            ));
+        }
+    };
+    let mut types = offered.sandbox_types.iter();
+    let sandbox_type = match &target.sandbox_type {
+        Some(wanted) => types.find(|known| known.name == *wanted),
+        None => types.next(),
+    };
+    let reason = match (case.needs, sandbox_type) {
+        (Needs::Library, _) => return None,
+        (Needs::Tool, _) if offered.tools.is_empty() => "the plugin has no tool".into(),
+        (Needs::Tool, _) => return None,
+        (_, None) => "the plugin has no sandbox type".into(),
+        (Needs::SandboxType, Some(_)) => return None,
+        (Needs::Capability(wanted), Some(known)) => {
+            if known.capabilities.iter().any(|declared| declared == wanted) {
+                return None;
+            }
+            format!("the type does not declare `{wanted}`")
+        }
+        (Needs::NoCapability(wanted), Some(known)) => {
+            if !known.capabilities.iter().any(|declared| declared == wanted) {
+                return None;
+            }
+            format!("the type declares `{wanted}`")
+        }
+    };
+    Some((reason, true))
+}
+
+fn crash(ended: &Ended) -> String {
+    let how = match (ended.exit.timed_out, ended.exit.signal) {
+        (true, _) => "it took too long, and was killed".to_owned(),
+        (false, Some(signal)) => format!("its process was ended by signal {signal}"),
+        (false, None) => format!("its process ended with exit code {}", ended.exit.exit_code),
+    };
+    let mut lines = ended
+        .printed
+        .lines()
+        .rev()
+        .filter(|line| !line.trim().is_empty());
+    match lines.next() {
+        Some(last) => format!("{how}; it said {last:?} last"),
+        None => how,
+    }
+}
+
+/// Is the process of one case: does what the argument after [`CASE_ARGUMENT`] says.
+///
+/// # Errors
+///
+/// The argument is no assignment, or the answer cannot be written.
+pub fn case_process(assignment: &str) -> Result<()> {
+    let assignment: Assignment = serde_json::from_str(assignment)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let answer = runtime.block_on(async {
+        let answer = answer(&assignment).await;
+        let (verdict, message, offered) = match answer {
+            Ok(offered) => (Verdict::Passed, String::new(), offered),
+            Err(finding) => (finding.verdict(), finding.message().to_owned(), None),
+        };
+        Answer {
+            verdict,
+            message,
+            offered,
+        }
+    });
+    // In one piece: a process that is killed meanwhile has no verdict.
+    let aside = assignment.answer.with_extension("part");
+    fs::write(&aside, serde_json::to_vec(&answer)?)?;
+    fs::rename(aside, &assignment.answer)?;
+    // What a plugin left running in this process ends with it.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn answer(assignment: &Assignment) -> Result<Option<Offered>, Finding> {
+    let root = tempfile::Builder::new()
+        .prefix("boxyard-subject-")
+        .tempdir()?;
+    let case = cases::all().find(|case| case.id == assignment.case);
+    fastrand::seed(assignment.seed);
+    let subject = Subject::load(assignment.target.clone(), root).await?;
+    let Some(case) = case else {
+        return Ok(Some(subject.offered()?));
+    };
+    (case.run)(subject).await?;
+    Ok(None)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
