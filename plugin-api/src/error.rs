@@ -254,11 +254,13 @@ fn without_kind(number: i32) -> Option<ErrorCode> {
     const EMFILE: i32 = 24;
     const ENAMETOOLONG: i32 = if cfg!(target_os = "linux") { 36 } else { 63 };
     const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
+    const EOPNOTSUPP: i32 = if cfg!(target_os = "linux") { 95 } else { 102 };
     match number {
         ESRCH | ENXIO | ENODEV => Some(ErrorCode::NOT_FOUND),
         ENFILE | EMFILE => Some(ErrorCode::RESOURCE_EXHAUSTED),
         ENAMETOOLONG => Some(ErrorCode::INVALID_ARGUMENT),
         ELOOP => Some(ErrorCode::FAILED_PRECONDITION),
+        EOPNOTSUPP => Some(ErrorCode::UNIMPLEMENTED),
         _ => None,
     }
 }
