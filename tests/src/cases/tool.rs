@@ -56,11 +56,8 @@ async fn openai_schema(subject: Subject) -> Outcome {
 
 async fn wrong_parameters(subject: Subject) -> Outcome {
     for tool in subject.tools() {
-        for params in [
-            json!("text"),
-            json!([1]),
-            json!({"no_such_parameter": [{}]}),
-        ] {
+        // The host looks at objects by their schema before the tool sees them.
+        for params in [json!("text"), json!([1]), json!(17)] {
             let ran = tool.execute(&params, bench::refusing(), call()).await;
             let code = ran.map_err(|error| error.code());
             check_eq!(
