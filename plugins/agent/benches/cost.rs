@@ -13,7 +13,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command as Process, Stdio},
     time::{Duration, Instant},
@@ -21,7 +21,6 @@ use std::{
 
 use boxyard_agent::{Client, Program, protocol::Setup};
 use boxyard_plugin_api::{ByteSource, CallController, Command, CommandIo, Controls, pipe};
-use tokio::net::UnixStream;
 
 /// The benchmark runs itself with this argument to be the small program beside.
 const FLOOR: &str = "--floor";
@@ -57,20 +56,14 @@ struct Agent {
 }
 
 async fn start(program: &Path) -> Agent {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let child = Process::new(program)
-        .args(["--fd", "0"])
-        .stdin(OwnedFd::from(theirs))
-        .spawn()
-        .unwrap();
-    ours.set_nonblocking(true).unwrap();
+    let command = Process::new(program);
+    let (child, line) = boxyard_agent::spawn(command).await.unwrap();
     let setup = Setup {
         env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         working_dir: "/".into(),
         ..Setup::default()
     };
-    let stream = UnixStream::from_std(ours).unwrap();
-    let (client, work) = Client::connect(stream, setup).await.unwrap();
+    let (client, work) = Client::connect(line, setup).await.unwrap();
     tokio::spawn(work);
     Agent { client, child }
 }

@@ -7,12 +7,15 @@
 /// backend's own.
 ///
 /// ```
-/// use std::sync::OnceLock;
+/// use std::{path::PathBuf, sync::OnceLock, time::Duration};
 ///
-/// use boxyard_agent::Client;
+/// use boxyard_agent::{Client, protocol::Setup};
 /// use boxyard_plugin_api::prelude::*;
 ///
 /// struct Boundary {
+///     context: SandboxContext,
+///     /// The agent's program.
+///     program: PathBuf,
 ///     agent: OnceLock<Client>,
 /// }
 ///
@@ -26,11 +29,20 @@
 ///     boxyard_agent::delegate!(self => self.agent());
 ///
 ///     async fn start(&self, _call: &Call) -> Result<()> {
-///         todo!("start the agent inside the boundary, and `Client::connect` to it")
+///         let mut boundary = std::process::Command::new("unshare");
+///         boundary.args(["--pid", "--fork", "--mount-proc"]).arg(&self.program);
+///         let (mut child, line) = boxyard_agent::spawn(boundary).await?;
+///         let (client, work) = Client::connect(line, Setup::default()).await?;
+///         self.context.spawn(async move {
+///             work.await;
+///             // It ends with its line; nothing is left to do if it cannot be waited for.
+///             let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+///         });
+///         self.agent.set(client).map_err(|_| Error::internal("started twice"))
 ///     }
 ///
 ///     async fn stop(&self, _call: &Call) -> Result<()> {
-///         self.agent()?.shut_down(std::time::Duration::from_secs(10)).await
+///         self.agent()?.shut_down(Duration::from_secs(10)).await
 ///     }
 ///
 ///     async fn cleanup(&self, _call: &Call) -> Result<()> {

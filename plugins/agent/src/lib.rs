@@ -9,6 +9,8 @@ mod limit;
 mod program;
 pub mod protocol;
 mod removal;
+#[cfg(feature = "client")]
+mod spawn;
 
 #[doc(hidden)]
 #[cfg(feature = "client")]
@@ -19,3 +21,5 @@ pub use limit::Limit;
 #[cfg(feature = "client")]
 pub use program::Program;
 pub use removal::remove_tree;
+#[cfg(feature = "client")]
+pub use spawn::spawn;

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixStream as StdUnixStream, process::CommandExt},
+        unix::{fs::PermissionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command as HostCommand, Stdio},
@@ -25,7 +25,7 @@ use boxyard_plugin_api::{
 };
 use tempfile::TempDir;
 use tokio::{
-    net::{UnixListener, UnixStream, unix::pipe as unix_pipe},
+    net::{UnixListener, unix::pipe as unix_pipe},
     time::{sleep, timeout},
 };
 
@@ -87,18 +87,9 @@ pub(crate) async fn agent_as(user: u32, setup: Setup) -> TestAgent {
     agent_by(Way::Descriptor, setup, Some(user)).await
 }
 
-/// Starts an agent by a program that becomes it, and that must not outlive this: it holds the
-/// other end of the line.
-pub(crate) async fn agent_started_by(mut program: HostCommand, setup: Setup) -> TestAgent {
-    let (ours, theirs) = StdUnixStream::pair().unwrap();
-    let child = spawn(program.args(["--fd", "0"]).stdin(OwnedFd::from(theirs)));
-    drop(program);
-    ours.set_nonblocking(true).unwrap();
-    TestAgent {
-        client: connect(UnixStream::from_std(ours).unwrap(), setup).await,
-        child,
-        home: open_directory(),
-    }
+/// Starts an agent by a program that becomes it.
+pub(crate) async fn agent_started_by(program: HostCommand, setup: Setup) -> TestAgent {
+    start(Way::Descriptor, open_directory(), program, setup).await
 }
 
 /// Starts an agent in one of its ways, as another user where one is given.
@@ -131,14 +122,8 @@ pub(crate) async fn agent_with_files(files: &[(&str, &str)], setup: Setup) -> Te
 async fn start(way: Way, home: TempDir, mut program: HostCommand, setup: Setup) -> TestAgent {
     let (child, client) = match way {
         Way::Descriptor => {
-            let (ours, theirs) = StdUnixStream::pair().unwrap();
-            let program = program.args(["--fd", "0"]);
-            let child = spawn(program.stdin(OwnedFd::from(theirs)));
-            ours.set_nonblocking(true).unwrap();
-            (
-                child,
-                connect(UnixStream::from_std(ours).unwrap(), setup).await,
-            )
+            let (child, line) = boxyard_agent::spawn(program).await.unwrap();
+            (child, connect(line, setup).await)
         }
         Way::Stdio => {
             let program = program.arg("--stdio").stdin(Stdio::piped());
