@@ -13,14 +13,10 @@ use std::{
 use boxyard_agent::{Client, Program, protocol::Setup};
 use boxyard_plugin_api::prelude::*;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{net::UnixStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 /// How long the agent may take to kill everything and end.
 const SHUT_DOWN: Duration = Duration::from_secs(15);
-/// What another thread started while the program was written holds it open until it becomes a
-/// program itself; how often, and after how long, the agent is tried again then.
-const BUSY_TRIES: u32 = 200;
-const BUSY: Duration = Duration::from_millis(1);
 /// How long its guard may take to do the same when the agent was killed.
 const GUARD: Duration = Duration::from_secs(10);
 
@@ -90,12 +86,13 @@ impl LocalAgent {
         setup: Setup,
         context: &SandboxContext,
     ) -> Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        let child = spawn(executable, theirs.into())
+        let mut command = Command::new(&executable.0);
+        command.env_clear().current_dir("/").stdout(Stdio::null());
+        let (child, line) = boxyard_agent::spawn(command)
+            .await
             .map_err(|error| Error::from(error).context("starting the guest agent"))?;
         let mut child = Reaped(Some(child));
-        ours.set_nonblocking(true)?;
-        let (client, work) = Client::connect(UnixStream::from_std(ours)?, setup).await?;
+        let (client, work) = Client::connect(line, setup).await?;
         let pid = i32::try_from(client.pid()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Error::internal("the guest agent has no process id"))?;
         let process = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
@@ -147,25 +144,6 @@ impl LocalAgent {
             .retryable()),
         }
     }
-}
-
-fn spawn(executable: &Executable, line: OwnedFd) -> io::Result<Child> {
-    let mut command = Command::new(&executable.0);
-    command
-        .args(["--fd", "0"])
-        .env_clear()
-        .current_dir("/")
-        .stdin(line)
-        .stdout(Stdio::null());
-    for _ in 0..BUSY_TRIES {
-        match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(BUSY);
-            }
-            spawned => return spawned,
-        }
-    }
-    command.spawn()
 }
 
 /// A child that is not left a zombie where we go away before its end.
