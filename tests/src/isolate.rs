@@ -6,12 +6,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, Permissions},
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixStream as Pair},
-    },
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command as Process, Stdio},
+    process::{Command as Process, Stdio},
     time::Duration,
 };
 
@@ -21,7 +18,6 @@ use boxyard_plugin_api::{
     ByteSource, CallController, Command, CommandExit, CommandIo, Controls, pipe,
 };
 use tempfile::TempDir;
-use tokio::net::UnixStream;
 
 /// How much of what a case prints is kept.
 const MAX_PRINTED: usize = 1024 * 1024;
@@ -64,7 +60,10 @@ impl Isolation {
         env: &BTreeMap<String, String>,
         limit: Duration,
     ) -> Result<Ended> {
-        let (mut child, line) = self.start().context("starting the guest agent")?;
+        let mut agent = Process::new(&self.agent);
+        agent.stdout(Stdio::null());
+        let started = boxyard_agent::spawn(agent).await;
+        let (mut child, line) = started.context("starting the guest agent")?;
         let setup = Setup {
             env: std::env::vars().chain(env.clone()).collect(),
             working_dir: std::env::current_dir()?.to_string_lossy().into_owned(),
@@ -77,18 +76,6 @@ impl Isolation {
         work.await?;
         tokio::task::spawn_blocking(move || child.wait()).await??;
         ended
-    }
-
-    fn start(&self) -> Result<(Child, UnixStream)> {
-        let (ours, theirs) = Pair::pair()?;
-        let mut process = Process::new(&self.agent);
-        let process = process
-            .args(["--fd", "0"])
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null());
-        let child = process.spawn()?;
-        ours.set_nonblocking(true)?;
-        Ok((child, UnixStream::from_std(ours)?))
     }
 }
 

@@ -38,10 +38,7 @@ const OUTSIDER: Project = Project {
 const AGENT: Project = Project {
     name: "outside-agent",
     source: "agent.rs",
-    dependencies: r#"
-boxyard-agent = { path = "AGENT" }
-tokio = { version = "1", features = ["net"] }
-"#,
+    dependencies: r#"boxyard-agent = { path = "AGENT" }"#,
 };
 
 #[tokio::test(flavor = "multi_thread")]
