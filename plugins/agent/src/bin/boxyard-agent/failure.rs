@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use boxyard_agent::protocol::Reply;
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -19,6 +20,16 @@ pub(crate) struct Failure {
 }
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Writes how a request ended as the client reads it, a [`Reply`].
+pub(crate) fn document<T: Serialize>(answer: &Result<T>) -> Vec<u8> {
+    let reply = match answer {
+        Ok(value) => Reply::Ok(value),
+        Err(failure) => Reply::Error(failure),
+    };
+    // Our own documents are always text.
+    serde_json::to_vec(&reply).unwrap_or_default()
+}
 
 macro_rules! constructors {
     ($($name:ident => $code:literal;)*) => {

@@ -14,14 +14,14 @@ use std::{
     rc::Rc,
 };
 
-use boxyard_agent::protocol::{Reply, Setup};
+use boxyard_agent::protocol::Setup;
 use rustix::process::Rlimit;
 use serde::Serialize;
 
 pub(crate) use command::credentials;
 
 use crate::{
-    failure::{Failure, Result},
+    failure::{self, Failure, Result},
     line::{self, from_runner, to_runner},
     request::Request,
 };
@@ -86,12 +86,7 @@ pub(crate) fn serve(line: OwnedFd, world: &World) -> io::Result<()> {
 
 /// Tells the agent how the request ended.
 fn ended<T: Serialize>(line: impl AsFd, answer: &Result<T>) -> io::Result<()> {
-    let reply = match answer {
-        Ok(value) => Reply::Ok(value),
-        Err(failure) => Reply::Error(failure),
-    };
-    let document = serde_json::to_vec(&reply)?;
-    line::send(line, from_runner::ENDED, &document, &[])
+    line::send(line, from_runner::ENDED, &failure::document(answer), &[])
 }
 
 /// Reads what the agent has to say about the running request.

@@ -2,13 +2,13 @@
 
 use std::{os::fd::AsFd, rc::Rc, time::Duration, time::Instant};
 
-use boxyard_agent::protocol::{self, FromAgent, FromHost, MAX_OPEN, Reply, Setup, Stream};
+use boxyard_agent::protocol::{self, FromAgent, FromHost, MAX_OPEN, Setup, Stream};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::{Agent, Host, KILL_PATIENCE, Watched};
 use crate::{
-    failure::{Failure, Result},
+    failure::{self, Failure, Result},
     job::{Cut, Input, Job, Output, Streams},
     line::to_runner,
     pool::Work,
@@ -201,16 +201,8 @@ impl Agent {
 
     /// Sends how a request ended.
     pub(super) fn reply<T: Serialize>(&mut self, channel: u32, answer: Result<T>) {
-        let reply = match answer {
-            Ok(value) => serde_json::to_vec(&Reply::<T, ()>::Ok(value)),
-            Err(failure) => serde_json::to_vec(&Reply::<(), Failure>::Error(failure)),
-        };
-        // Our own documents are always text.
-        let document = reply.unwrap_or_default();
-        self.send(&FromAgent::Reply {
-            channel,
-            document: &document,
-        });
+        let document = &failure::document(&answer);
+        self.send(&FromAgent::Reply { channel, document });
     }
 
     /// Kills a request that is not answered yet; drops what it wrote in any case.
