@@ -193,16 +193,11 @@ impl Agent {
 
     /// Answers a request that opened no streams.
     fn answer<T: Serialize>(&mut self, channel: u32, answer: Result<T>) {
-        self.reply(channel, answer);
+        let document = &failure::document(&answer);
+        self.send(&FromAgent::Reply { channel, document });
         for stream in [Stream::Stdout, Stream::Stderr] {
             self.send(&FromAgent::End { channel, stream });
         }
-    }
-
-    /// Sends how a request ended.
-    pub(super) fn reply<T: Serialize>(&mut self, channel: u32, answer: Result<T>) {
-        let document = &failure::document(&answer);
-        self.send(&FromAgent::Reply { channel, document });
     }
 
     /// Kills a request that is not answered yet; drops what it wrote in any case.

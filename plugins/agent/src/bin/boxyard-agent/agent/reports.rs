@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsFd, time::Instant};
 
-use boxyard_agent::protocol::Reply;
+use boxyard_agent::protocol::{FromAgent, Reply};
 use rustix::{
     io::{Errno, read},
     process::Pid,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Agent, HUNT, Host, KILL_PATIENCE, LAST_WORDS};
 use crate::{
-    failure::{Failure, Result},
+    failure::{self, Failure, Result},
     job::{Cut, Job},
     line::{from_runner, to_runner},
     pool::Work,
@@ -141,30 +141,14 @@ impl Agent {
         };
         job.replied = true;
         job.deadline = None;
-        if !job.is_command {
-            // Theirs are the agent's own documents: they are passed on as they are.
-            let reply = serde_json::from_slice::<Reply<Value, Value>>(document);
-            self.drop_input(channel);
-            self.bound_outputs(channel);
-            return match reply {
-                Ok(_) => {
-                    self.send(&boxyard_agent::protocol::FromAgent::Reply { channel, document });
-                    self.forget_if_over(channel);
-                }
-                Err(error) => self.finish(channel, Err::<(), _>(Failure::internal(error))),
-            };
-        }
-        let answer = match serde_json::from_slice::<Reply<Ended, Value>>(document) {
-            Ok(Reply::Ok(ended)) => Ok(self.exit(channel, &ended)),
-            Ok(Reply::Error(_)) => {
-                self.drop_input(channel);
-                self.bound_outputs(channel);
-                self.send(&boxyard_agent::protocol::FromAgent::Reply { channel, document });
-                return self.forget_if_over(channel);
+        match command_end(job.is_command, document) {
+            Ok(Some(ended)) => {
+                let exit = self.exit(channel, &ended);
+                self.finish(channel, Ok(exit));
             }
-            Err(error) => Err(Failure::internal(error)),
-        };
-        self.finish(channel, answer);
+            Ok(None) => self.conclude(channel, document),
+            Err(error) => self.finish(channel, Err::<(), _>(Failure::internal(error))),
+        }
     }
 
     fn exit(&self, channel: u32, ended: &Ended) -> Option<CommandExit> {
@@ -185,11 +169,15 @@ impl Agent {
         })
     }
 
-    /// Sends the rest of a request's output and how it ended.
     fn finish<T: Serialize>(&mut self, channel: u32, answer: Result<T>) {
+        self.conclude(channel, &failure::document(&answer));
+    }
+
+    /// Sends the rest of a request's output and how it ended.
+    fn conclude(&mut self, channel: u32, document: &[u8]) {
         self.drop_input(channel);
         self.bound_outputs(channel);
-        self.reply(channel, answer);
+        self.send(&FromAgent::Reply { channel, document });
         self.forget_if_over(channel);
     }
 
@@ -264,4 +252,18 @@ impl Agent {
             }
         }
     }
+}
+
+/// Reads how a command ended in what its runner reports; `None` for what the client gets as it
+/// is, the end of anything else and an error.
+fn command_end(is_command: bool, document: &[u8]) -> serde_json::Result<Option<Ended>> {
+    if is_command {
+        let reply = serde_json::from_slice::<Reply<Ended, Value>>(document)?;
+        return Ok(match reply {
+            Reply::Ok(ended) => Some(ended),
+            Reply::Error(_) => None,
+        });
+    }
+    serde_json::from_slice::<Reply<Value, Value>>(document)?;
+    Ok(None)
 }
