@@ -49,6 +49,11 @@ pub(crate) struct Ended {
     pub(crate) cut: bool,
 }
 
+impl Ended {
+    /// The exit code of a command that SIGKILL ended.
+    pub(crate) const KILLED: i32 = 128 + 9;
+}
+
 /// Serves until the agent closes the line.
 pub(crate) fn serve(line: OwnedFd, world: &World) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;

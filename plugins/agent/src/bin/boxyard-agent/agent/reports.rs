@@ -23,8 +23,6 @@ use crate::{
 
 /// The exit code of a command that its timeout ended.
 const TIMED_OUT: i32 = 124;
-/// The exit code of a command that SIGKILL ended.
-const KILLED: i32 = 128 + 9;
 
 /// How a command ended, as the plugin API's type of that name has it.
 #[derive(Debug, Serialize)]
@@ -154,7 +152,7 @@ impl Agent {
     fn exit(&self, channel: u32, ended: &Ended) -> Option<CommandExit> {
         let job = self.jobs.get(&channel)?;
         let timed_out = ended.cut && job.cut == Some(Cut::TimedOut);
-        let was_killed = ended.exit_code == KILLED && job.cut.is_none();
+        let was_killed = ended.exit_code == Ended::KILLED && job.cut.is_none();
         Some(CommandExit {
             exit_code: if timed_out {
                 TIMED_OUT

@@ -32,9 +32,6 @@ use crate::{
 
 pub(crate) use user::credentials;
 
-/// What a command that was killed for want of an agent ends with, if anybody sees it.
-const KILLED: i32 = 128 + 9;
-
 /// Runs a command to its end and to that of all it left behind.
 pub(super) fn run(
     command: Command,
@@ -132,7 +129,7 @@ impl Running<'_> {
             return killed.map(drop);
         };
         let mut report = status.map(ending).unwrap_or(Ended {
-            exit_code: KILLED,
+            exit_code: Ended::KILLED,
             signal: Some(9),
             ..Ended::default()
         });
@@ -161,7 +158,7 @@ fn ending(status: WaitStatus) -> Ended {
             ..Ended::default()
         },
         (None, None) => Ended {
-            exit_code: KILLED,
+            exit_code: Ended::KILLED,
             ..Ended::default()
         },
     }
