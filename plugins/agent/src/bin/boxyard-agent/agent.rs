@@ -69,7 +69,7 @@ pub(crate) fn run(
         memory: KillCounter::default(),
         scratch: Vec::new(),
     };
-    agent.greet()?;
+    agent.greet();
     agent.flush();
     // While the host reads that.
     agent.memory = KillCounter::open();
@@ -122,14 +122,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn greet(&mut self) -> io::Result<()> {
+    fn greet(&mut self) {
         let hello = Hello {
             protocol: protocol::VERSION,
             pid: getpid().as_raw_pid().unsigned_abs(),
             secret: self.secret.clone(),
         };
         self.send(&FromAgent::Hello(hello));
-        Ok(())
     }
 
     /// Queues a message; one for a host that is not there is lost with its request.
@@ -283,9 +282,7 @@ impl Agent {
         match self.transport.reopen() {
             Ok(line) => {
                 self.line = Host::Connected(Connection::new(line));
-                if let Err(error) = self.greet() {
-                    crate::report(error);
-                }
+                self.greet();
             }
             Err(_) => {
                 self.line = Host::Lost {
