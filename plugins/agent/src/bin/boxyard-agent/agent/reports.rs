@@ -18,7 +18,7 @@ use crate::{
     pool::Work,
     runner::Ended,
     sys,
-    tree::{self, Hunt, Reaped},
+    tree::{self, Reaped},
 };
 
 /// The exit code of a command that its timeout ended.
@@ -246,7 +246,7 @@ impl Agent {
             Ok(_) => {}
             Err(error) => {
                 crate::report(format_args!("looking for orphans: {error}"));
-                self.orphans = None::<Hunt>;
+                self.orphans = None;
             }
         }
     }
