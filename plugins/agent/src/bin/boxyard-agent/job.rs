@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, os::fd::OwnedFd, time::Instant};
 
-use boxyard_agent::protocol::WINDOW;
+use boxyard_agent::protocol::{Stream, WINDOW};
 use rustix::{
     io::{Errno, read, write},
     pipe::{PipeFlags, pipe_with},
@@ -37,6 +37,16 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Returns one of its outputs; `None` for its input.
+    pub(crate) fn output(&mut self, stream: Stream) -> Option<&mut Output> {
+        let [stdout, stderr] = &mut self.outputs;
+        match stream {
+            Stream::Stdin => None,
+            Stream::Stdout => Some(stdout),
+            Stream::Stderr => Some(stderr),
+        }
+    }
+
     /// Whether nothing is owed to the host any more.
     pub(crate) fn is_over(&self) -> bool {
         self.replied && self.outputs.iter().all(|output| output.ended)

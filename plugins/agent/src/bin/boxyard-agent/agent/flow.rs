@@ -105,12 +105,7 @@ impl Agent {
     }
 
     pub(super) fn output(&mut self, channel: u32, stream: Stream) -> Option<&mut Output> {
-        let [stdout, stderr] = &mut self.jobs.get_mut(&channel)?.outputs;
-        match stream {
-            Stream::Stdin => None,
-            Stream::Stdout => Some(stdout),
-            Stream::Stderr => Some(stderr),
-        }
+        self.jobs.get_mut(&channel)?.output(stream)
     }
 
     pub(super) fn watch_output(&mut self, channel: u32, stream: Stream) {
@@ -124,13 +119,10 @@ impl Agent {
     }
 
     fn set_watched(&mut self, channel: u32, stream: Stream, wanted: bool) {
-        let [stdout, stderr] = match self.jobs.get_mut(&channel) {
-            Some(job) => &mut job.outputs,
-            None => return,
-        };
-        let output = match stream {
-            Stream::Stderr => stderr,
-            _ => stdout,
+        // Not by `self.output`: the streams are needed beside it.
+        let job = self.jobs.get_mut(&channel);
+        let Some(output) = job.and_then(|job| job.output(stream)) else {
+            return;
         };
         let Some(descriptor) = output
             .descriptor
