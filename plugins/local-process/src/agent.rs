@@ -56,7 +56,8 @@ fn holds(path: &Path, mut expected: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Makes sure of what a file holds. Whoever runs what was there before goes on with that.
+/// Makes sure of what a file holds. Whoever runs what was there before goes on with that; a
+/// failure leaves nothing else behind.
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if holds(path, bytes).unwrap_or(false) {
         return Ok(());
@@ -64,8 +65,13 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension(std::process::id().to_string());
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true).mode(0o700);
-    options.open(&new)?.write_all(bytes)?;
-    fs::rename(&new, path)
+    let written = options.open(&new)?.write_all(bytes);
+    let renamed = written.and_then(|()| fs::rename(&new, path));
+    if renamed.is_err() {
+        // What went wrong before says more than that this does, too.
+        let _ = fs::remove_file(&new);
+    }
+    renamed
 }
 
 /// An agent that runs, or ran.
@@ -162,5 +168,39 @@ async fn reap(mut child: Child) {
     let waited = tokio::task::spawn_blocking(move || child.wait()).await;
     if let Ok(Err(error)) = waited {
         tracing::warn!(%error, "the guest agent's guard was not reaped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_put_once_and_replaced_when_it_differs() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        put(&path, b"first").unwrap();
+        let first = inode();
+        put(&path, b"first").unwrap();
+        assert_eq!(inode(), first);
+        // Whoever runs the first keeps it, so that its number is not taken again.
+        let _running = File::open(&path).unwrap();
+        put(&path, b"second").unwrap();
+        assert_ne!(inode(), first);
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        fs::create_dir(&path).unwrap();
+        put(&path, b"new").unwrap_err();
+        let left = fs::read_dir(directory.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["program"]);
     }
 }
