@@ -1,46 +1,34 @@
 //! An agent of one's own, what is asked of it, and bounded waits.
 
+mod machine;
+mod start;
+
 use std::{
-    fs::{self, Permissions},
-    io::{self, Write},
-    os::{
-        fd::OwnedFd,
-        unix::{fs::PermissionsExt, process::CommandExt},
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command as HostCommand, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    process::Child,
     time::{Duration, Instant},
 };
 
-use boxyard_agent::{Client, Program, protocol::Setup};
+use boxyard_agent::Client;
 use boxyard_plugin_api::{
     ByteSink, ByteSource, Call, CallController, Command, CommandExit, CommandIo, Controls,
     ErrorCode, GetArchive, MakeDirectory, PutArchive, ReadFile, RemovePath, Result, WriteFile,
     pipe,
 };
 use tempfile::TempDir;
-use tokio::{
-    net::{UnixListener, unix::pipe as unix_pipe},
-    time::{sleep, timeout},
+use tokio::time::{sleep, timeout};
+
+pub(crate) use self::{
+    machine::{Meanwhile, Mount, is_root},
+    start::{
+        Way, agent, agent_as, agent_by, agent_started_by, agent_with_files, open_directory,
+        program_in, rooted, setup, spawn,
+    },
 };
 
 /// How long anything may take that must happen.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 /// A user that owns nothing.
 pub(crate) const NOBODY: u32 = 65534;
-
-/// How an agent is told where its host is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    Descriptor,
-    Stdio,
-    Connect,
-}
 
 /// An agent that was started, and the client that speaks to it.
 ///
@@ -52,142 +40,6 @@ pub(crate) struct TestAgent {
     pub(crate) child: Child,
     /// Where its program is, and its socket where it has one.
     pub(crate) home: TempDir,
-}
-
-/// What the commands of a test start from; paths of files are the machine's own.
-pub(crate) fn setup() -> Setup {
-    Setup {
-        env: [(
-            "PATH".to_owned(),
-            "/usr/bin:/bin:/usr/sbin:/sbin".to_owned(),
-        )]
-        .into(),
-        working_dir: "/".into(),
-        ..Setup::default()
-    }
-}
-
-/// The same, with a directory that nothing leaves and that relative paths start at.
-pub(crate) fn rooted(root: &Path) -> Setup {
-    let root = root.to_str().unwrap().to_owned();
-    Setup {
-        working_dir: root.clone(),
-        root: Some(root),
-        ..setup()
-    }
-}
-
-/// Starts an agent on one end of a socket pair.
-pub(crate) async fn agent(setup: Setup) -> TestAgent {
-    agent_by(Way::Descriptor, setup, None).await
-}
-
-/// Starts an agent that is not root; only root can.
-pub(crate) async fn agent_as(user: u32, setup: Setup) -> TestAgent {
-    agent_by(Way::Descriptor, setup, Some(user)).await
-}
-
-/// Starts an agent by a program that becomes it.
-pub(crate) async fn agent_started_by(program: HostCommand, setup: Setup) -> TestAgent {
-    start(Way::Descriptor, open_directory(), program, setup).await
-}
-
-/// Starts an agent in one of its ways, as another user where one is given.
-pub(crate) async fn agent_by(way: Way, setup: Setup, user: Option<u32>) -> TestAgent {
-    let home = open_directory();
-    let mut program = program_in(home.path());
-    if let Some(user) = user {
-        program.uid(user).gid(user);
-    }
-    start(way, home, program, setup).await
-}
-
-/// Starts an agent for which the machine has other files than for everybody else; only root can.
-pub(crate) async fn agent_with_files(files: &[(&str, &str)], setup: Setup) -> TestAgent {
-    let home = open_directory();
-    let program = program_in(home.path());
-    let mut unshared = HostCommand::new("unshare");
-    unshared.args(["--mount", "sh", "-ec"]);
-    unshared.arg("while [ $1 != exec ]; do mount --bind $1 $2; shift 2; done; shift; exec \"$@\"");
-    unshared.arg("sh");
-    for (number, (path, content)) in files.iter().enumerate() {
-        let file = home.path().join(format!("file-{number}"));
-        fs::write(&file, content).unwrap();
-        unshared.arg(file).arg(path);
-    }
-    unshared.arg("exec").arg(program.get_program());
-    start(Way::Descriptor, home, unshared, setup).await
-}
-
-async fn start(way: Way, home: TempDir, mut program: HostCommand, setup: Setup) -> TestAgent {
-    let (child, client) = match way {
-        Way::Descriptor => {
-            let (child, line) = boxyard_agent::spawn(program).await.unwrap();
-            (child, connect(line, setup).await)
-        }
-        Way::Stdio => {
-            let program = program.arg("--stdio").stdin(Stdio::piped());
-            let mut child = spawn(program.stdout(Stdio::piped()));
-            let output = OwnedFd::from(child.stdout.take().unwrap());
-            let input = OwnedFd::from(child.stdin.take().unwrap());
-            let output = unix_pipe::Receiver::from_owned_fd(output).unwrap();
-            let input = unix_pipe::Sender::from_owned_fd(input).unwrap();
-            (child, connect(tokio::io::join(output, input), setup).await)
-        }
-        Way::Connect => {
-            let socket = home.path().join("socket");
-            let listener = UnixListener::bind(&socket).unwrap();
-            fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-            let child = spawn(program.arg("--connect").arg(&socket));
-            let (stream, _) = within(listener.accept()).await.unwrap();
-            (child, connect(stream, setup).await)
-        }
-    };
-    TestAgent {
-        client,
-        child,
-        home,
-    }
-}
-
-/// A temporary directory that every user may enter.
-pub(crate) fn open_directory() -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-    directory
-}
-
-/// Puts the agent's program into a directory, ready to be started.
-pub(crate) fn program_in(directory: &Path) -> HostCommand {
-    let path = directory.join("boxyard-agent");
-    let program = Program::for_this_machine(Path::new("/nonexistent")).unwrap();
-    fs::write(&path, program.bytes()).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    HostCommand::new(path)
-}
-
-/// Starts a program that was just written: what another test forks meanwhile may hold it open
-/// for writing until it is another program.
-pub(crate) fn spawn(command: &mut HostCommand) -> Child {
-    let start = Instant::now();
-    loop {
-        match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                assert!(start.elapsed() < BOUND, "{command:?} stays busy");
-                std::thread::yield_now();
-            }
-            result => return result.unwrap(),
-        }
-    }
-}
-
-async fn connect<S>(stream: S, setup: Setup) -> Client
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let (client, work) = Client::connect(stream, setup).await.unwrap();
-    tokio::spawn(work);
-    client
 }
 
 /// A call that nobody cancels.
@@ -375,69 +227,6 @@ pub(crate) async fn collect<F: Future<Output = Result<()>>>(
     bytes
 }
 
-/// A file system of its own, gone with this.
-#[derive(Debug)]
-pub(crate) struct Mount(pub(crate) PathBuf);
-
-impl Mount {
-    /// Mounts a small one in memory on a directory that it makes; only root can.
-    pub(crate) fn tmpfs(on: PathBuf, options: &str) -> Self {
-        fs::create_dir(&on).unwrap();
-        run_on_host("mount", &["-t", "tmpfs", "-o", options, "none"], &on);
-        Self(on)
-    }
-
-    /// Makes it read-only.
-    pub(crate) fn make_read_only(&self) {
-        run_on_host("mount", &["-o", "remount,ro"], &self.0);
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        run_on_host("umount", &["-l"], &self.0);
-    }
-}
-
-fn run_on_host(program: &str, arguments: &[&str], path: &Path) {
-    let status = HostCommand::new(program).args(arguments).arg(path).status();
-    assert!(status.unwrap().success(), "{program} {}", path.display());
-}
-
-/// A thread of the test that does something over and over until this is gone.
-#[derive(Debug)]
-pub(crate) struct Meanwhile {
-    done: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Meanwhile {
-    pub(crate) fn repeat(mut work: impl FnMut() + Send + 'static) -> Self {
-        let done = Arc::<AtomicBool>::default();
-        let is_done = done.clone();
-        let thread = std::thread::spawn(move || {
-            while !is_done.load(Ordering::Relaxed) {
-                work();
-            }
-        });
-        Self {
-            done,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Meanwhile {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().map(JoinHandle::join);
-        // A test that panics already says more.
-        if !std::thread::panicking() {
-            ended.unwrap().unwrap();
-        }
-    }
-}
-
 /// Returns the code of the error that must be one.
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T>) -> ErrorCode {
     result.unwrap_err().code()
@@ -454,35 +243,5 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(start.elapsed() < BOUND, "never: {what}");
         sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Whether we are root; where not, says which promise is not looked at.
-pub(crate) fn is_root(promise: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        assert!(
-            std::env::var_os("BOXYARD_REQUIRE_ALL").is_none_or(|value| value != "1"),
-            "needs root: {promise}"
-        );
-        // Past the capture of the test harness; nobody is left to tell if this fails.
-        let _ = writeln!(io::stderr(), "SKIPPED {promise}: it needs root");
-    }
-    root
-}
-
-#[tokio::test]
-async fn an_agent_works_whichever_way_it_finds_its_host() {
-    for way in [Way::Descriptor, Way::Stdio, Way::Connect] {
-        let agent = agent_by(way, setup(), None).await;
-        assert_eq!(agent.sh("echo hi").await, "hi\n", "{way:?}");
-        let bytes = vec![7; 1 << 20];
-        let file = agent.home.path().join("file");
-        agent
-            .write(file.to_str().unwrap(), bytes.clone())
-            .await
-            .unwrap();
-        assert!(agent.read(file.to_str().unwrap()).await.unwrap() == bytes);
-        agent.stop().await;
     }
 }
