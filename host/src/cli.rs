@@ -200,7 +200,7 @@ impl Global {
     }
 }
 
-/// Starts a host; `code` is how the verb ends when that fails.
+/// Starts a host with every plugin; `code` is how the verb ends when that fails.
 async fn start_host(config: Config, code: u8) -> Result<Host, Failure> {
     Host::start(config)
         .await

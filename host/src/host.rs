@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     lease,
     manager::Manager,
-    plugin::{DiscoverError, InProcess, Placement, PluginReport, PluginSet},
+    plugin::{DiscoverError, InProcess, Needed, Placement, PluginReport, PluginSet, Scan},
     registry::Registry,
 };
 
@@ -51,6 +51,19 @@ impl Host {
         Self::start_placed(config, InProcess).await
     }
 
+    /// Does [`Host::start`] and loads only the plugins that bring what is needed.
+    ///
+    /// Where that is not all there, the host loads every plugin, as for a start without a need;
+    /// so does [`Host::rescan`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_for(config: Config, needed: Needed) -> Result<Self, StartError> {
+        let search = move |plugins: &PluginSet| plugins.rescan_needed(&needed);
+        Self::start_searching(config, InProcess, search).await
+    }
+
     /// Does [`Host::start`] with plugins whose code runs elsewhere.
     ///
     /// # Errors
@@ -59,6 +72,14 @@ impl Host {
     pub async fn start_placed(
         config: Config,
         placement: impl Placement,
+    ) -> Result<Self, StartError> {
+        Self::start_searching(config, placement, PluginSet::rescan).await
+    }
+
+    async fn start_searching(
+        config: Config,
+        placement: impl Placement,
+        search: impl FnOnce(&PluginSet) -> Scan + Send + 'static,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let state = |source| StartError::State {
@@ -73,7 +94,7 @@ impl Host {
         ));
         let searched = {
             let plugins = Arc::clone(&plugins);
-            spawn_blocking(move || plugins.rescan()).await
+            spawn_blocking(move || search(&plugins)).await
         };
         let scan = searched.map_err(|error| StartError::Plugins {
             message: error.to_string(),

@@ -9,6 +9,7 @@ mod discover;
 mod init;
 mod inspect;
 mod load;
+mod needed;
 mod set;
 mod verify;
 
@@ -22,10 +23,11 @@ pub use discover::DiscoverError;
 pub use init::InitError;
 pub use inspect::{InspectError, Inspected, inspect};
 pub use load::LoadError;
+pub use needed::Needed;
 pub use verify::{VerifyError, pin};
 
-pub(crate) use set::PluginSet;
 pub use set::{InProcess, Offer, Placement};
+pub(crate) use set::{PluginSet, Scan};
 
 /// What became of a file that looks like a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -78,6 +78,10 @@ impl Registry {
         })
     }
 
+    pub(crate) fn has_tool(&self, name: &str) -> bool {
+        self.tools.contains_key(name)
+    }
+
     /// Returns the tool of a name, if it can run in a sandbox type.
     ///
     /// # Errors

@@ -13,13 +13,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Failure, output, start_host};
+use super::{Failure, output};
 use crate::{
     HealthStatus,
     config::{Config, parse_duration},
     exit,
     host::Host,
     manager::CreateRequest,
+    plugin::Needed,
     sandbox::{Sandbox, SandboxInfo},
     tool::{ToolResult, ToolStatus},
 };
@@ -85,7 +86,11 @@ enum Task {
 pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     let task = request::task(&args)?;
     let mut interrupts = Interrupts::new()?;
-    let host = start_host(config, exit::NOT_RUN).await?;
+    let host = match needed(&args, &config) {
+        Some(needed) => Host::start_for(config, needed).await,
+        None => Host::start(config).await,
+    };
+    let host = host.map_err(|error| Failure::new(exit::NOT_RUN, error))?;
     // What a killed `boxyard run` left behind goes while this one works.
     let sweep = {
         let manager = host.manager().clone();
@@ -106,6 +111,19 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
         _ = interrupts.next() => output::remark("interrupted again: leaving the clean-up to the next run"),
     }
     ended
+}
+
+/// What a run needs of the plugins: all of them where that is `None`.
+fn needed(args: &RunArgs, config: &Config) -> Option<Needed> {
+    // The document lists the tools of the sandbox, whoever brings them.
+    if args.json {
+        return None;
+    }
+    let sandbox_type = args
+        .sandbox_type
+        .as_ref()
+        .or(config.default_type.as_ref())?;
+    Some(Needed::new([sandbox_type.as_str()], args.tool.as_deref()))
 }
 
 async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<u8, Failure> {

@@ -119,13 +119,10 @@ fn compare(file: &mut File, path: &Path) -> Option<PrivateCopy> {
 
 /// Compares two files piece by piece: fresh pages for all of them would cost more.
 fn is_same(one: &File, other: &File) -> io::Result<bool> {
-    const PIECE: u64 = 64 * 1024;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    const PIECE: usize = 128 * 1024;
+    let (mut ours, mut theirs) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
-        ours.clear();
-        theirs.clear();
-        one.take(PIECE).read_to_end(&mut ours)?;
-        other.take(PIECE).read_to_end(&mut theirs)?;
+        let (ours, theirs) = (fill(one, &mut ours)?, fill(other, &mut theirs)?);
         if ours != theirs {
             return Ok(false);
         }
@@ -133,6 +130,20 @@ fn is_same(one: &File, other: &File) -> io::Result<bool> {
             return Ok(true);
         }
     }
+}
+
+/// Reads until the piece is full or the file is at its end; returns what was read.
+fn fill<'a>(mut file: &File, piece: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(piece.get(..filled).unwrap_or_default())
 }
 
 /// Removes copies that no host used lately. One that is open somewhere lives on there.

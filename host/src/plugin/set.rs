@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     iter,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -19,7 +19,7 @@ use boxyard_plugin_api::{
 };
 
 use super::{
-    InitError, InspectError, Inspected, PluginReport, PluginStatus, Refused,
+    InitError, InspectError, Inspected, Needed, PluginReport, PluginStatus, Refused,
     copies::Copies,
     decide::{self, Names},
     discover::{self, DiscoverError},
@@ -101,6 +101,22 @@ pub(crate) struct Scan {
     pub(crate) registry: Arc<Registry>,
 }
 
+impl Scan {
+    /// Logs what went wrong in the search.
+    fn announced(self) -> Self {
+        for report in &self.reports {
+            if report.status == PluginStatus::Quarantined {
+                let reason = report.reason.as_deref().unwrap_or_default();
+                tracing::warn!(path = %report.path.display(), "plugin quarantined: it {reason}");
+            }
+        }
+        for problem in &self.problems {
+            tracing::warn!("{problem}");
+        }
+        self
+    }
+}
+
 /// A plugin that is loaded.
 struct Loaded {
     manifest: boxyard_plugin_api::Manifest,
@@ -122,7 +138,29 @@ impl PluginSet {
 
     /// Searches the directories and loads what is new. Blocks while plugins initialise.
     pub(crate) fn rescan(&self) -> Scan {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let scan = self.search(None, &mut state);
+        state.scan = scan.announced();
+        state.scan.clone()
+    }
+
+    /// Does [`PluginSet::rescan`] and loads only what is needed; everything where that is not
+    /// all there.
+    pub(crate) fn rescan_needed(&self, needed: &Needed) -> Scan {
+        let mut state = self.state();
+        let mut scan = self.search(Some(needed), &mut state);
+        if !needed.is_offered_by(&scan.registry) {
+            scan = self.search(None, &mut state);
+        }
+        state.scan = scan.announced();
+        state.scan.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn search(&self, needed: Option<&Needed>, state: &mut State) -> Scan {
         let (candidates, problems) = self.candidates();
         let mut reports = Vec::new();
         let mut inspected = Vec::new();
@@ -134,60 +172,51 @@ impl PluginSet {
         }
         decide::order(&mut inspected);
         let mut names = Names::default();
-        let mut offered: BTreeMap<String, (Arc<Loaded>, PathBuf)> = BTreeMap::new();
+        let mut admitted: BTreeMap<String, Arc<Inspected>> = BTreeMap::new();
+        let mut offered: Vec<Arc<Loaded>> = Vec::new();
         for plugin in inspected {
             let plugin = Arc::new(plugin);
-            let report = match offered.get(&plugin.manifest.name) {
-                Some((winner, path)) => shadowed(&plugin, winner, path),
-                None => match self.admit(&plugin, &names, &mut state) {
-                    Ok(loaded) => {
-                        names.take(&plugin.manifest, &plugin.path);
-                        offered.insert(plugin.manifest.name.clone(), (loaded, plugin.path.clone()));
-                        PluginReport::of(&plugin, PluginStatus::Loaded, None)
+            if let Some(winner) = admitted.get(&plugin.manifest.name) {
+                reports.push(shadowed(&plugin, winner));
+                continue;
+            }
+            let is_needed = needed.is_none_or(|needed| needed.includes(&plugin.manifest));
+            let loaded = self.admit(&plugin, &names).and_then(|()| {
+                let wanted = is_needed.then(|| self.loaded(&plugin, state));
+                wanted.transpose()
+            });
+            match loaded {
+                Ok(loaded) => {
+                    names.take(&plugin.manifest, &plugin.path);
+                    admitted.insert(plugin.manifest.name.clone(), Arc::clone(&plugin));
+                    if let Some(loaded) = loaded {
+                        offered.push(loaded);
+                        reports.push(PluginReport::of(&plugin, PluginStatus::Loaded, None));
+                    } else {
+                        tracing::debug!(path = %plugin.path.display(), "not needed");
                     }
-                    Err(refused) => PluginReport::of(
-                        &plugin,
-                        PluginStatus::Quarantined,
-                        Some(refused.to_string()),
-                    ),
-                },
-            };
-            reports.push(report);
+                }
+                Err(refused) => {
+                    let reason = Some(refused.to_string());
+                    let report = PluginReport::of(&plugin, PluginStatus::Quarantined, reason);
+                    reports.push(report);
+                }
+            }
         }
         reports.sort_by(|a, b| a.path.cmp(&b.path));
-        for report in reports
-            .iter()
-            .filter(|report| report.status == PluginStatus::Quarantined)
-        {
-            let reason = report.reason.as_deref().unwrap_or_default();
-            tracing::warn!(path = %report.path.display(), "plugin quarantined: it {reason}");
-        }
-        for problem in &problems {
-            tracing::warn!("{problem}");
-        }
-        let registry = Registry::new(
-            offered
-                .values()
-                .flat_map(|(loaded, _)| loaded.sandbox_types.iter().cloned()),
-            offered
-                .values()
-                .flat_map(|(loaded, _)| loaded.tools.iter().cloned()),
-        );
-        state.scan = Scan {
+        let types = offered.iter().flat_map(|loaded| &loaded.sandbox_types);
+        let tools = offered.iter().flat_map(|loaded| &loaded.tools);
+        let registry = Registry::new(types.cloned(), tools.cloned());
+        Scan {
             reports,
             problems,
             registry: Arc::new(registry),
-        };
-        state.scan.clone()
+        }
     }
 
     /// Returns what the last search found.
     pub(crate) fn last_scan(&self) -> Scan {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .scan
-            .clone()
+        self.state().scan.clone()
     }
 
     fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
@@ -208,17 +237,16 @@ impl PluginSet {
         (candidates, problems)
     }
 
-    /// Takes a plugin through the steps that are left, or finds it loaded.
-    fn admit(
-        &self,
-        plugin: &Arc<Inspected>,
-        names: &Names,
-        state: &mut State,
-    ) -> Result<Arc<Loaded>, Refused> {
+    /// Takes a plugin through the steps before it is loaded.
+    fn admit(&self, plugin: &Inspected, names: &Names) -> Result<(), Refused> {
         let config = self.config.plugin(&plugin.manifest.name);
         verify::verify(plugin, &config, self.config.trust_plugin_dirs)?;
         decide::admit(plugin, &config)?;
-        names.check(plugin)?;
+        Ok(names.check(plugin)?)
+    }
+
+    /// Takes a plugin through the steps that are left, or finds it loaded.
+    fn loaded(&self, plugin: &Arc<Inspected>, state: &mut State) -> Result<Arc<Loaded>, Refused> {
         if let Some(known) = state.loaded.get(&plugin.sha256) {
             return Ok(Arc::clone(known));
         }
@@ -269,7 +297,7 @@ impl PluginSet {
 
     /// Ends every plugin's runtime; one that overruns the deadline is left behind.
     pub(crate) fn shutdown(&self, deadline: Duration) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let (done, finished) = mpsc::channel();
         for plugin in state.loaded.values() {
@@ -328,11 +356,11 @@ fn inspect_all(
     done.into_iter().map(|(_, inspected)| inspected).collect()
 }
 
-fn shadowed(plugin: &Inspected, winner: &Loaded, path: &Path) -> PluginReport {
+fn shadowed(plugin: &Inspected, winner: &Inspected) -> PluginReport {
     let reason = format!(
         "is shadowed by version {} in {}",
         winner.manifest.version,
-        path.display()
+        winner.path.display()
     );
     PluginReport::of(plugin, PluginStatus::Shadowed, Some(reason))
 }

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc};
 
 use anyhow::Result;
 use boxyard_conformance::{Library, Yard};
-use boxyard_host::{CreateError, CreateRequest, PluginStatus, Status};
+use boxyard_host::{CreateError, CreateRequest, Host, PluginStatus, Status, plugin::Needed};
 use serde_json::json;
 
 use super::{GOOD, hello, run, works};
@@ -107,6 +107,55 @@ async fn a_file_that_is_overwritten_in_place_does_not_crash_the_host() -> Result
     host.rescan().await;
     assert_eq!(yard.report(&host, GOOD)?.status, PluginStatus::Quarantined);
     assert_eq!(run(&sandbox, &["alive"]).await?, "alive\n");
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_loads_only_what_it_is_started_for_until_it_searches_again() -> Result<()> {
+    let yard = Yard::new()?;
+    yard.put(GOOD, &Library::example("good")?)?;
+    yard.put("hello.so", &hello()?)?;
+    let host = Host::start_for(yard.config.clone(), Needed::new(["good"], [])).await?;
+    assert_eq!(host.plugins().len(), 1, "{:?}", host.plugins());
+    assert_eq!(yard.report(&host, GOOD)?.status, PluginStatus::Loaded);
+    let before = Arc::clone(host.registry().sandbox_type("good")?);
+
+    host.rescan().await;
+    assert_eq!(yard.report(&host, "hello.so")?.status, PluginStatus::Loaded);
+    let after = Arc::clone(host.registry().sandbox_type("good")?);
+    assert!(Arc::ptr_eq(&before, &after), "it was loaded again");
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_does_not_find_what_it_is_started_for_loads_everything() -> Result<()> {
+    let yard = Yard::new()?;
+    yard.put(GOOD, &Library::example("good")?)?;
+    yard.put("hello.so", &hello()?)?;
+    for needed in [
+        Needed::new(["goood"], []),
+        Needed::new(["good"], ["no-such-tool"]),
+    ] {
+        let host = Host::start_for(yard.config.clone(), needed).await?;
+        assert_eq!(host.plugins().len(), 2, "{:?}", host.plugins());
+        host.shutdown().await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_is_not_needed_shadows_its_older_versions_all_the_same() -> Result<()> {
+    let yard = Yard::new()?;
+    let older = Library::example("good")?.with("version", "0.0.1")?;
+    yard.put("older.so", &older)?;
+    yard.put(GOOD, &Library::example("good")?)?;
+    yard.put("hello.so", &hello()?)?;
+    let host = Host::start_for(yard.config.clone(), Needed::new([], ["hello"])).await?;
+    let older = yard.report(&host, "older.so")?;
+    assert_eq!(older.status, PluginStatus::Shadowed, "{older:?}");
+    assert_eq!(host.plugins().len(), 2, "{:?}", host.plugins());
     host.shutdown().await;
     Ok(())
 }
