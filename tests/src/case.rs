@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
+use boxyard_plugin_api::Isolation;
 use serde::{Deserialize, Serialize};
 
 use crate::{subject::Subject, verdict::Outcome};
@@ -40,6 +41,10 @@ pub enum Needs {
     Capability(&'static str),
     /// A sandbox type that does not declare this.
     NoCapability(&'static str),
+    /// A sandbox type that runs commands, and does not declare this.
+    CommandsWithout(&'static str),
+    /// A sandbox type that runs commands, and says that it isolates so strongly.
+    AtLeast(Isolation),
     /// A tool.
     Tool,
 }
@@ -62,6 +67,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether nothing that it started may outlive it, however far it ran away.
     pub leaves_nothing: bool,
+    /// Whether nothing may be printed meanwhile.
+    pub prints_nothing: bool,
     /// What it does, in a process of its own.
     pub run: fn(Subject) -> Running,
 }
@@ -85,8 +92,14 @@ impl Case {
             needs,
             deadline: Self::DEADLINE,
             leaves_nothing: false,
+            prints_nothing: false,
             run,
         }
+    }
+
+    /// Whether it is what a person calls so: the case, or its group.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.id == name || self.group() == name
     }
 
     /// Returns the group that it belongs to.

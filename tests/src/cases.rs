@@ -1,6 +1,8 @@
 //! The cases, a file a group.
 
+mod cancel;
 mod capability;
+mod concurrency;
 #[expect(
     clippy::indexing_slicing,
     reason = "a missing key of a JSON value reads as null"
@@ -11,11 +13,16 @@ mod config;
     reason = "a missing key of a JSON value reads as null"
 )]
 mod descriptor;
+mod ending;
 mod exec;
 mod files;
+mod hygiene;
 mod lifecycle;
 mod load;
+mod model;
 mod recovery;
+mod safety;
+mod telemetry;
 #[expect(
     clippy::indexing_slicing,
     reason = "a missing key of a JSON value reads as null"
@@ -34,10 +41,17 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         config::CASES,
         lifecycle::CASES,
         exec::CASES,
+        ending::CASES,
         files::CASES,
+        cancel::CASES,
         capability::CASES,
+        concurrency::CASES,
         recovery::CASES,
         tool::CASES,
+        safety::CASES,
+        telemetry::CASES,
+        hygiene::CASES,
+        model::CASES,
     ];
     groups.into_iter().flatten()
 }

@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Isolation {
     agent: PathBuf,
-    _home: TempDir,
+    plugin: PathBuf,
+    home: TempDir,
 }
 
 /// How the process of a case ended.
@@ -42,7 +43,8 @@ pub(crate) struct Ended {
 }
 
 impl Isolation {
-    pub(crate) fn new() -> Result<Self> {
+    /// Makes a place for cases, with a copy of the plugin in it.
+    pub(crate) fn new(plugin: &Path) -> Result<Self> {
         let home = tempfile::Builder::new()
             .prefix("boxyard-conformance-")
             .tempdir()?;
@@ -50,7 +52,25 @@ impl Isolation {
         let agent = home.path().join("boxyard-agent");
         fs::write(&agent, program.bytes())?;
         fs::set_permissions(&agent, Permissions::from_mode(0o700))?;
-        Ok(Self { agent, _home: home })
+        let plugins = home.path().join("plugins");
+        fs::create_dir(&plugins)?;
+        let copy = plugins.join(plugin.file_name().context("the plugin has no name")?);
+        fs::copy(plugin, &copy).with_context(|| format!("cannot copy {}", plugin.display()))?;
+        Ok(Self {
+            agent,
+            plugin: copy,
+            home,
+        })
+    }
+
+    /// The copy of the plugin.
+    pub(crate) fn plugin(&self) -> &Path {
+        &self.plugin
+    }
+
+    /// A directory that all cases share.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.home.path().join("cache")
     }
 
     /// Runs a program to its end, and kills all that is left of it.

@@ -40,5 +40,10 @@ pub use library::Library;
 pub use verdict::{Finding, Outcome, Verdict};
 pub use yard::Yard;
 
-/// A variable of the harness's own environment, which no sandbox must see.
-pub(crate) const HOST_MARK: &str = "BOXYARD_CONFORMANCE_HOST";
+/// A variable of the harness's own environment, whose value no sandbox, log or document may have.
+pub(crate) const HOST_SECRET: &str = "BOXYARD_CONFORMANCE_SECRET";
+
+/// The value of [`HOST_SECRET`], in the process of a case.
+pub(crate) fn secret() -> String {
+    std::env::var(HOST_SECRET).unwrap_or_else(|_| "no-secret-was-set".into())
+}

@@ -2,10 +2,13 @@
 
 pub(crate) mod bench;
 mod live;
+pub(crate) mod log;
+pub(crate) mod process;
 
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -26,12 +29,14 @@ use tempfile::TempDir;
 
 use crate::verdict::Outcome;
 
-pub(crate) use live::{Live, collect, services, streams, within};
+use process::ProcessState;
+
+pub(crate) use live::{Live, collect, driven, services, streams, within};
 
 /// What a case is about: a plugin, one of its types, and how to make sandboxes of that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// The library.
+    /// The library; in the process of a case, alone in its directory.
     pub plugin: PathBuf,
     /// The sandbox type; the plugin's first where `None`.
     #[serde(default)]
@@ -54,6 +59,11 @@ pub struct Offered {
 #[derive(Debug)]
 pub struct Subject {
     target: Target,
+    seed: u64,
+    /// This process as it was before the plugin was loaded.
+    before: ProcessState,
+    /// How long loading it took.
+    loading: Duration,
     /// For everything that the case writes; gone with it.
     root: TempDir,
     host: Host,
@@ -68,14 +78,23 @@ impl Subject {
     /// # Errors
     ///
     /// There is no plugin at all, or no place to put one; that it is refused is in its report.
-    pub async fn load(target: Target, root: TempDir) -> Result<Self> {
+    pub async fn load(target: Target, seed: u64, place: Place) -> Result<Self> {
+        log::keep();
+        let Place { root, cache } = place;
         let captured = Captured::default();
-        let host = Host::start_placed(config(&target, root.path())?, captured.clone()).await?;
+        let config = config(&target, root.path(), cache)?;
+        let before = ProcessState::now()?;
+        let began = Instant::now();
+        let host = Host::start_placed(config, captured.clone()).await?;
+        let loading = began.elapsed();
         let report = host.plugins().into_iter().next();
         let report = report.context("the host found no plugin")?;
         let (types, tools) = captured.take();
         Ok(Self {
             target,
+            seed,
+            before,
+            loading,
             root,
             host,
             report,
@@ -95,6 +114,19 @@ impl Subject {
 
     pub(crate) fn report(&self) -> &PluginReport {
         &self.report
+    }
+
+    /// What everything random in the case comes from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn before(&self) -> &ProcessState {
+        &self.before
+    }
+
+    pub(crate) fn loading(&self) -> Duration {
+        self.loading
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -196,22 +228,28 @@ pub(crate) fn call() -> Call {
     CallController::new(0).call()
 }
 
+/// Where a case writes.
+#[derive(Debug)]
+pub struct Place {
+    /// For everything of the case alone; gone with it.
+    pub root: TempDir,
+    /// For the private copies of plugins, which all cases of a run share.
+    pub cache: PathBuf,
+}
+
 /// A host with this plugin alone, and everything it writes under `root`.
-fn config(target: &Target, root: &Path) -> Result<Config> {
-    let plugins = root.join("plugins");
-    std::fs::create_dir(&plugins)?;
-    let name = target
+fn config(target: &Target, root: &Path, cache: PathBuf) -> Result<Config> {
+    let plugins = target
         .plugin
-        .file_name()
-        .context("the plugin has no name")?;
-    // A copy: what lies where an author builds belongs to whoever can write there.
-    std::fs::copy(&target.plugin, plugins.join(name))
-        .with_context(|| format!("cannot copy {}", target.plugin.display()))?;
+        .parent()
+        .context("the plugin has no directory")?;
     Ok(Config {
-        plugin_dirs: Some(vec![plugins]),
+        plugin_dirs: Some(vec![plugins.into()]),
         state_dir: Some(root.join("state")),
-        cache_dir: Some(root.join("cache")),
+        cache_dir: Some(cache),
+        // What lies where an author builds belongs to whoever can write there.
         trust_plugin_dirs: true,
+        log: "trace".into(),
         ..Config::default()
     })
 }

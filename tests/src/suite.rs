@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use boxyard_host::plugin::{Inspected, inspect};
+use boxyard_plugin_api::SandboxTypeDescriptor;
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ use crate::{
     cases,
     isolate::{Ended, Isolation},
     report::{CaseReport, PluginSummary, Report},
-    subject::{Offered, Subject, Target},
+    subject::{Offered, Place, Subject, Target},
     verdict::{Finding, Verdict},
 };
 
@@ -49,6 +50,8 @@ struct Assignment {
     case: String,
     target: Target,
     seed: u64,
+    /// Where private copies of plugins are.
+    cache: PathBuf,
     /// Where the verdict goes; what the plugin prints goes elsewhere.
     answer: PathBuf,
 }
@@ -74,9 +77,10 @@ pub async fn run(options: &Options, mut finished: impl FnMut(&CaseReport)) -> Re
     check_type(&inspected, options)?;
     let mut chosen = chosen(&options.only)?;
     fastrand::Rng::with_seed(options.seed).shuffle(&mut chosen);
-    let isolation = Isolation::new()?;
+    let isolation = Isolation::new(&options.target.plugin)?;
     let runner = Runner {
         options,
+        secret: format!("secret-{:016x}", fastrand::u64(..)),
         isolation: &isolation,
     };
     let offered = runner.describe().await;
@@ -124,18 +128,18 @@ fn check_type(plugin: &Inspected, options: &Options) -> Result<()> {
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Case>> {
     for wanted in only {
-        let is_it = |case: &Case| case.id == wanted || case.group() == wanted;
-        if !cases::all().any(is_it) {
+        if !cases::all().any(|case| case.is_named(wanted)) {
             bail!("there is no case or group `{wanted}`: `--list` shows those that there are");
         }
     }
-    let wanted =
-        |case: &&Case| only.is_empty() || only.iter().any(|it| case.id == it || case.group() == it);
-    Ok(cases::all().filter(wanted).collect())
+    let is_wanted = |case: &&Case| only.is_empty() || only.iter().any(|name| case.is_named(name));
+    Ok(cases::all().filter(is_wanted).collect())
 }
 
 struct Runner<'a> {
     options: &'a Options,
+    /// What no sandbox, log or document may have.
+    secret: String,
     isolation: &'a Isolation,
 }
 
@@ -188,6 +192,10 @@ impl Runner<'_> {
                     let left = ended.left.join(", ");
                     let message = format!("expected no process to be left, found {left}");
                     (Verdict::Failed, message)
+                } else if case.prints_nothing && !ended.printed.is_empty() {
+                    let printed: String = ended.printed.chars().take(200).collect();
+                    let message = format!("expected nothing to be printed, found {printed:?}");
+                    (Verdict::Failed, message)
                 } else if ended.exit.exit_code != 0 {
                     // It had a verdict, and died on its way out.
                     (Verdict::Crashed, crash(&ended))
@@ -210,8 +218,12 @@ impl Runner<'_> {
         let answer = place.path().join("answer.json");
         let assignment = Assignment {
             case: case.into(),
-            target: self.options.target.clone(),
+            target: Target {
+                plugin: self.isolation.plugin().into(),
+                ..self.options.target.clone()
+            },
             seed: self.options.seed,
+            cache: self.isolation.cache(),
             answer: answer.clone(),
         };
         let argv = vec![
@@ -220,7 +232,7 @@ impl Runner<'_> {
             serde_json::to_string(&assignment)?,
         ];
         let mut env = self.options.env.clone();
-        env.insert(crate::HOST_MARK.into(), "1".into());
+        env.insert(crate::HOST_SECRET.into(), self.secret.clone());
         env.insert("TMPDIR".into(), place.path().to_string_lossy().into_owned());
         let ended = self.isolation.run(argv, &env, limit).await?;
         let answer = fs::read(&answer).ok();
@@ -258,20 +270,34 @@ fn excluded(
         (Needs::Tool, _) => return None,
         (_, None) => "the plugin has no sandbox type".into(),
         (Needs::SandboxType, Some(_)) => return None,
-        (Needs::Capability(wanted), Some(known)) => {
-            if known.capabilities.iter().any(|declared| declared == wanted) {
-                return None;
-            }
-            format!("the type does not declare `{wanted}`")
+        (Needs::Capability(wanted), Some(known)) => match declares(known, wanted) {
+            true => return None,
+            false => format!("the type does not declare `{wanted}`"),
+        },
+        (Needs::NoCapability(unwanted), Some(known)) => match declares(known, unwanted) {
+            true => format!("the type declares `{unwanted}`"),
+            false => return None,
+        },
+        (Needs::CommandsWithout(_) | Needs::AtLeast(_), Some(known))
+            if !declares(known, "commands") =>
+        {
+            "the type does not declare `commands`".into()
         }
-        (Needs::NoCapability(wanted), Some(known)) => {
-            if !known.capabilities.iter().any(|declared| declared == wanted) {
-                return None;
-            }
-            format!("the type declares `{wanted}`")
+        (Needs::CommandsWithout(unwanted), Some(known)) => match declares(known, unwanted) {
+            true => format!("the type declares `{unwanted}`"),
+            false => return None,
+        },
+        (Needs::AtLeast(wanted), Some(known)) if known.isolation < wanted => {
+            format!("the type's isolation is `{}`", known.isolation)
         }
+        (Needs::AtLeast(_), Some(_)) => return None,
     };
     Some((reason, true))
+}
+
+fn declares(sandbox_type: &SandboxTypeDescriptor, capability: &str) -> bool {
+    let mut declared = sandbox_type.capabilities.iter();
+    declared.any(|declared| declared == capability)
 }
 
 fn crash(ended: &Ended) -> String {
@@ -328,8 +354,11 @@ async fn answer(assignment: &Assignment) -> Result<Option<Offered>, Finding> {
         .prefix("boxyard-subject-")
         .tempdir()?;
     let case = cases::all().find(|case| case.id == assignment.case);
-    fastrand::seed(assignment.seed);
-    let subject = Subject::load(assignment.target.clone(), root).await?;
+    let place = Place {
+        root,
+        cache: assignment.cache.clone(),
+    };
+    let subject = Subject::load(assignment.target.clone(), assignment.seed, place).await?;
     let Some(case) = case else {
         return Ok(Some(subject.offered()?));
     };

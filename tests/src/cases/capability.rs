@@ -1,23 +1,29 @@
 //! What a type declares it does, and what it does not it refuses.
 
-use boxyard_plugin_api::{Command, Control, Controls, ErrorCode, LogRequest, TerminalSize, pipe};
+use boxyard_plugin_api::{
+    Command, Control, Controls, ErrorCode, Isolation, LogRequest, TerminalSize, pipe,
+};
 
 use crate::{
     case::{
-        Needs::{Capability, NoCapability},
+        Needs::{AtLeast, Capability, CommandsWithout, NoCapability},
         cases,
     },
-    subject::{Subject, call, collect},
-    verdict::{Finding, Outcome, check, check_eq},
+    subject::{Subject, call, collect, driven, streams},
+    verdict::{Outcome, check, check_eq},
 };
 
 cases! {
     "capability-terminal" "K1" Must Capability("terminal") => terminal;
     "capability-terminal-is-resized" "K1" Must Capability("terminal") => resized;
-    "capability-terminal-undeclared" "K2" Must NoCapability("terminal") => no_terminal;
+    "capability-terminal-undeclared" "K2" Must CommandsWithout("terminal") => no_terminal;
     "capability-users" "K1" Must Capability("users") => users;
     "capability-users-unknown" "K1" Must Capability("users") => unknown_user;
-    "capability-users-undeclared" "K2" Must NoCapability("users") => no_users;
+    "capability-users-undeclared" "K2" Must CommandsWithout("users") => no_users;
+    "capability-limits-of-a-command" "K3" Must Capability("commands") => limits;
+    "capability-limit-unknown" "K3" Must Capability("commands") => unknown_limit;
+    "capability-isolation-hides-the-hosts-files" "K4" Must AtLeast(Isolation::Container) => hides_files;
+    "capability-isolation-hides-the-hosts-processes" "K4" Must AtLeast(Isolation::Container) => hides_processes;
     "capability-stats" "K1" Must Capability("stats") => stats;
     "capability-stats-undeclared" "K2" Must NoCapability("stats") => no_stats;
     "capability-logs-undeclared" "K2" Must NoCapability("logs") => no_logs;
@@ -47,7 +53,7 @@ async fn resized(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
     let (keys, stdin) = pipe();
     let (controls, source) = pipe();
-    let (io, stdout, _stderr) = crate::subject::streams(stdin, Controls::from_source(source));
+    let (io, stdout, _stderr) = streams(stdin, Controls::from_source(source));
     let mut command = Command::shell("stty -echo; echo ready; read line; stty size");
     command.stdin = true;
     command.tty = Some(SIZE);
@@ -68,27 +74,16 @@ async fn resized(subject: Subject) -> Outcome {
         Ok(())
     };
     let running = live.handle.execute_command(&command, io, call());
-    let (exit, driven) = tokio::join!(running, driving);
-    let driven: Outcome = driven;
-    driven?;
+    let exit = driven(running, driving).await?;
     check_eq!(exit?.exit_code, 0, "its exit code");
     live.close().await
 }
 
 /// Expects a command to be refused as something that the type does not do.
 async fn unsupported(subject: &Subject, command: Command, what: &str) -> Outcome {
-    if !subject.declares("commands")? {
-        return Err(Finding::Skipped(
-            "the type does not run commands at all".into(),
-        ));
-    }
     let live = subject.sandbox().await?;
-    let ran = live.run(command).await;
-    let code = ran
-        .map(|output| output.exit.exit_code)
-        .map_err(|error| error.code());
     check_eq!(
-        code,
+        live.code(command).await,
         Err(ErrorCode::UNIMPLEMENTED),
         "{what}, which it does not declare"
     );
@@ -127,12 +122,8 @@ async fn unknown_user(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
     let mut command = Command::shell("true");
     command.user = Some("no-such-user-anywhere".into());
-    let ran = live.run(command).await;
-    let code = ran
-        .map(|output| output.exit.exit_code)
-        .map_err(|error| error.code());
     check_eq!(
-        code,
+        live.code(command).await,
         Err(ErrorCode::INVALID_ARGUMENT),
         "a user that is not there"
     );
@@ -143,6 +134,60 @@ async fn no_users(subject: Subject) -> Outcome {
     let mut command = Command::shell("true");
     command.user = Some("0:0".into());
     unsupported(&subject, command, "another user").await
+}
+
+async fn limits(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    let mut command = Command::shell("ulimit -n; ulimit -f");
+    command.limits = [("nofile".into(), 63), ("fsize".into(), 1024 * 1024)].into();
+    let out = live.run(command).await?.out();
+    let mut lines = out.lines();
+    check_eq!(lines.next(), Some("63"), "the limit of open files");
+    check!(
+        lines.next().is_some_and(|blocks| blocks != "unlimited"),
+        "the limit of a file's size is not set"
+    );
+    live.close().await
+}
+
+async fn unknown_limit(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    let mut command = Command::shell("true");
+    command.limits = [("no-such-limit".into(), 1)].into();
+    check_eq!(
+        live.code(command).await,
+        Err(ErrorCode::INVALID_ARGUMENT),
+        "a limit that there is not"
+    );
+    live.close().await
+}
+
+async fn hides_files(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    let secret = subject.root().join("hosts-own");
+    std::fs::write(&secret, "of the host")?;
+    let command = Command::argv(["cat".to_owned(), secret.to_string_lossy().into_owned()]);
+    let output = live.run(command).await?;
+    check!(
+        !output.out().contains("of the host"),
+        "it says that it isolates, and a command reads files of the host"
+    );
+    live.close().await
+}
+
+async fn hides_processes(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    // This process, which has the name of the case's assignment in its arguments.
+    let own = std::fs::read_to_string("/proc/self/cmdline")?;
+    let look = format!(
+        "cat /proc/{}/cmdline 2>/dev/null || true",
+        std::process::id()
+    );
+    check!(
+        live.sh(&look).await? != own,
+        "it says that it isolates, and a command sees processes of the host"
+    );
+    live.close().await
 }
 
 async fn stats(subject: Subject) -> Outcome {

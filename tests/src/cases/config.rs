@@ -16,7 +16,7 @@ cases! {
     "config-schema-and-code-agree" "C4" Must SandboxType => schema_and_code;
     "config-no-object-is-refused" "C4" Must SandboxType => no_object;
     "config-refused-one-leaves-nothing" "C5" Must SandboxType => leaves_nothing { leaves_nothing: true };
-    "config-is-not-logged" "C6" Should SandboxType => schema_has_no_secret_defaults;
+    "config-schema-has-no-secret" "C6" Must SandboxType => schema_has_no_secret;
 }
 
 async fn defaults(subject: Subject) -> Outcome {
@@ -108,15 +108,11 @@ fn entries(subject: &Subject) -> Outcome<Vec<String>> {
     Ok(super::paths_below(&subject.data_dir()?)?)
 }
 
-async fn schema_has_no_secret_defaults(subject: Subject) -> Outcome {
+async fn schema_has_no_secret(subject: Subject) -> Outcome {
     let text = subject.descriptor()?.config_schema.to_string();
-    let environment = std::env::vars();
-    let secrets = environment.filter(|(name, value)| name.contains("SECRET") && value.len() > 7);
-    for (name, value) in secrets {
-        check!(
-            !text.contains(&value),
-            "its schema has the value of ${name}"
-        );
-    }
+    check!(
+        !text.contains(&crate::secret()),
+        "its schema has the value of a variable of the host"
+    );
     Ok(())
 }

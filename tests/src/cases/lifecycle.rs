@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxyard_plugin_api::{CallController, ErrorCode};
+use boxyard_plugin_api::{CallController, Command, ErrorCode};
 
 use crate::{
     case::{
@@ -26,6 +26,7 @@ cases! {
     "lifecycle-dropped-without-anything" "B6" Must SandboxType => dropped { leaves_nothing: true };
     "lifecycle-nothing-runs-before-start" "B7" Must Capability("commands") => nothing_before_start;
     "lifecycle-nothing-runs-after-stop" "B7" Must Capability("commands") => nothing_after_stop;
+    "lifecycle-runs-as-soon-as-it-is-started" "B13" Must Capability("commands") => runs_at_once;
     "lifecycle-stop-is-quick" "B8" Must SandboxType => stop_is_quick;
     "lifecycle-sandboxes-are-apart" "B9" Must SandboxType => sandboxes_are_apart;
     "lifecycle-many-cycles" "B10" Must SandboxType => many_cycles { leaves_nothing: true, deadline: Duration::from_secs(60) };
@@ -90,45 +91,48 @@ async fn dropped(subject: Subject) -> Outcome {
     Ok(())
 }
 
+/// Expects a command to be refused, for the sandbox does not run.
+async fn nothing_runs(live: &Live, when: &str) -> Outcome {
+    match live.run(Command::shell("echo ran")).await {
+        Ok(output) => Err(Finding::Failed(format!(
+            "a command ran {when}, and said {:?}",
+            output.out()
+        ))),
+        Err(error) => {
+            check_eq!(
+                error.code(),
+                ErrorCode::FAILED_PRECONDITION,
+                "the error of a command {when}"
+            );
+            Ok(())
+        }
+    }
+}
+
 async fn nothing_before_start(subject: Subject) -> Outcome {
     let live = subject.created().await?;
-    let ran = live
-        .run(boxyard_plugin_api::Command::shell("echo ran"))
-        .await;
-    let code = match ran {
-        Ok(output) => {
-            let message = format!("a command ran before start, and said {:?}", output.out());
-            return Err(Finding::Failed(message));
-        }
-        Err(error) => error.code(),
-    };
-    check_eq!(
-        code,
-        ErrorCode::FAILED_PRECONDITION,
-        "the error of a command before start"
-    );
+    nothing_runs(&live, "before start").await?;
     live.close().await
 }
 
 async fn nothing_after_stop(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
     live.handle.stop(call()).await?;
-    let ran = live
-        .run(boxyard_plugin_api::Command::shell("echo ran"))
-        .await;
-    let code = match ran {
-        Ok(output) => {
-            let message = format!("a command ran after stop, and said {:?}", output.out());
-            return Err(Finding::Failed(message));
-        }
-        Err(error) => error.code(),
-    };
-    check_eq!(
-        code,
-        ErrorCode::FAILED_PRECONDITION,
-        "the error of a command after stop"
-    );
+    nothing_runs(&live, "after stop").await?;
     live.handle.cleanup(call()).await?;
+    Ok(())
+}
+
+async fn runs_at_once(subject: Subject) -> Outcome {
+    for _ in 0..5 {
+        let live = subject.sandbox().await?;
+        check_eq!(
+            live.code(Command::argv(["true"])).await,
+            Ok(0),
+            "a command as soon as start had returned"
+        );
+        live.close().await?;
+    }
     Ok(())
 }
 

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boxyard_host::plugin::inspect;
 use boxyard_plugin_api::{API_VERSION, canonical_type_name};
 use semver::Version;
 
 use crate::{
     case::{Needs::Library, cases},
-    subject::Subject,
+    subject::{Subject, process::ProcessState},
     verdict::{Finding, Outcome, check, check_eq},
 };
 
@@ -143,18 +142,22 @@ async fn code_keeps_the_manifest(subject: Subject) -> Outcome {
 }
 
 async fn is_fast(subject: Subject) -> Outcome {
-    const LIMIT: Duration = Duration::from_millis(500);
-    // Once more, so that the machine's cold caches are not the plugin's fault.
+    /// Milliseconds are what it takes; the rest is for machines that do much else.
+    const LIMIT: Duration = Duration::from_secs(3);
+    subject.loaded()?;
     let began = Instant::now();
     subject.host().rescan().await;
-    inspect(&subject.inspect()?.path)?;
-    let took = began.elapsed();
-    check!(
-        took < LIMIT,
-        "expected to be found again within {} ms, and it took {} ms",
-        LIMIT.as_millis(),
-        took.as_millis()
-    );
+    for (what, took) in [
+        ("loading it", subject.loading()),
+        ("finding it again", began.elapsed()),
+    ] {
+        check!(
+            took < LIMIT,
+            "{what}: expected within {} ms, and it took {} ms",
+            LIMIT.as_millis(),
+            took.as_millis()
+        );
+    }
     Ok(())
 }
 
@@ -188,29 +191,26 @@ async fn writes_nothing(subject: Subject) -> Outcome {
 
 async fn leaves_the_process(subject: Subject) -> Outcome {
     subject.loaded()?;
-    let status = fs::read_to_string("/proc/self/status")?;
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name));
-        line.map(|line| line.split_at(name.len()).1.trim().to_owned())
-    };
-    // Signal handlers, the umask and being a subreaper are the host's.
-    let caught = field("SigCgt:").unwrap_or_default();
-    let caught = u64::from_str_radix(&caught, 16)?;
-    // Those that Rust's runtime sets, SIGSEGV and SIGBUS, and the C library's own two.
-    let own = 1 << (11 - 1) | 1 << (7 - 1) | 1 << (32 - 1) | 1 << (33 - 1);
-    check!(
-        caught & !own == 0,
-        "it handles signals (mask {caught:x}): only the host does"
+    let (before, after) = (subject.before(), ProcessState::now()?);
+    check_eq!(
+        after.working_dir,
+        before.working_dir,
+        "the working directory"
     );
-    let umask = field("Umask:").unwrap_or_default();
-    check!(
-        umask != "0000",
-        "it changed the umask to {umask}: only the host does"
+    check_eq!(after.umask, before.umask, "the umask");
+    check_eq!(
+        after.signals,
+        before.signals,
+        "the signals that are handled and ignored"
     );
-    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    check_eq!(
+        after.children,
+        before.children,
+        "the processes that it started"
+    );
     check!(
-        children.trim().is_empty(),
-        "it started processes when it was loaded: {children}"
+        after.environment == before.environment,
+        "it changed the environment of the host"
     );
     Ok(())
 }

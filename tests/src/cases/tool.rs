@@ -5,17 +5,20 @@ use serde_json::{Value, json};
 
 use crate::{
     case::{Needs::Tool, cases},
-    subject::{Subject, bench, call},
+    subject::{Subject, bench, call, within},
     verdict::{Outcome, check, check_eq},
 };
+
+/// How long a tool may take to hear that nobody waits for it.
+const SOON: std::time::Duration = std::time::Duration::from_secs(10);
 
 cases! {
     "tool-parameters-name-every-key" "T1" Should Tool => keys_described;
     "tool-has-an-openai-schema" "T1" Must Tool => openai_schema;
     "tool-wrong-parameters-are-an-error" "T2" Must Tool => wrong_parameters;
-    "tool-answers-without-a-panic" "T3" Must Tool => answers;
+    "tool-in-a-sandbox-that-refuses-everything" "T3" Must Tool => answers;
     "tool-that-is-cancelled-ends" "T4" Must Tool => cancelled;
-    "tool-in-a-sandbox-that-refuses-everything" "T5" Must Tool => refusing_sandbox;
+    "tool-can-be-called-again" "T5" Must Tool => again;
 }
 
 async fn keys_described(subject: Subject) -> Outcome {
@@ -87,19 +90,29 @@ fn least(schema: &Value) -> Value {
     Value::Object(required.iter().map(value).collect())
 }
 
-async fn answers(subject: Subject) -> Outcome {
+/// Calls every tool so many times, with the least parameters.
+async fn no_panic(subject: &Subject, times: usize) -> Outcome {
     for tool in subject.tools() {
         let described = tool.describe()?;
         let params = least(&described.parameters);
-        let ran = tool.execute(&params, bench::refusing(), call()).await;
-        let code = ran.map_err(|error| error.code());
-        check!(
-            code != Err(ErrorCode::PANICKED),
-            "tool `{}` panicked with the parameters {params}",
-            described.name
-        );
+        for number in 1..=times {
+            let ran = tool.execute(&params, bench::refusing(), call()).await;
+            check!(
+                ran.map_err(|error| error.code()) != Err(ErrorCode::PANICKED),
+                "tool `{}` panicked at call {number} with the parameters {params}",
+                described.name
+            );
+        }
     }
     Ok(())
+}
+
+async fn answers(subject: Subject) -> Outcome {
+    no_panic(&subject, 1).await
+}
+
+async fn again(subject: Subject) -> Outcome {
+    no_panic(&subject, 5).await
 }
 
 async fn cancelled(subject: Subject) -> Outcome {
@@ -109,27 +122,8 @@ async fn cancelled(subject: Subject) -> Outcome {
         let params = least(&described.parameters);
         let running = tool.execute(&params, bench::refusing(), controller.call());
         controller.cancel();
-        let limit = std::time::Duration::from_secs(10);
         // What it answers is its own; that it does is what counts.
-        let _ =
-            crate::subject::within(limit, "the end of a tool that was cancelled", running).await?;
-    }
-    Ok(())
-}
-
-async fn refusing_sandbox(subject: Subject) -> Outcome {
-    for tool in subject.tools() {
-        let described = tool.describe()?;
-        let params = least(&described.parameters);
-        for _ in 0..3 {
-            let ran = tool.execute(&params, bench::refusing(), call()).await;
-            let code = ran.map_err(|error| error.code());
-            check!(
-                code != Err(ErrorCode::PANICKED),
-                "tool `{}` panicked",
-                described.name
-            );
-        }
+        let _ = within(SOON, "the end of a tool that was cancelled", running).await?;
     }
     Ok(())
 }

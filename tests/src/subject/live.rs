@@ -10,8 +10,8 @@ use std::{
 
 use boxyard_host::Error;
 use boxyard_plugin_api::{
-    ByteSink, ByteSource, Command, CommandExit, CommandIo, Controls, ReadFile, SandboxHandle,
-    SandboxIdentity, State, WriteFile,
+    ByteSink, ByteSource, Command, CommandExit, CommandIo, Controls, ErrorCode, ReadFile,
+    SandboxHandle, SandboxIdentity, State, WriteFile,
     abi::{SandboxServices, SandboxServicesObject, SandboxTypeObject},
     pipe,
 };
@@ -155,14 +155,7 @@ impl Live {
         stdin: ByteSource,
         controls: Controls,
     ) -> Result<Output, Error> {
-        let (stdout_sink, stdout) = pipe();
-        let (stderr_sink, stderr) = pipe();
-        let io = CommandIo {
-            stdin,
-            stdout: stdout_sink,
-            stderr: stderr_sink,
-            controls,
-        };
+        let (io, stdout, stderr) = streams(stdin, controls);
         let (exit, stdout, stderr) = tokio::join!(
             self.handle.execute_command(&command, io, call()),
             stdout.read_to_end(usize::MAX),
@@ -175,6 +168,13 @@ impl Live {
             stdout,
             stderr,
         })
+    }
+
+    /// Runs a command of which only the exit code counts, or that of the error.
+    pub(crate) async fn code(&self, command: Command) -> Result<i32, ErrorCode> {
+        let ran = self.run(command).await;
+        ran.map(|output| output.exit.exit_code)
+            .map_err(|error| error.code())
     }
 
     /// Runs a shell line that must succeed; returns what it printed.
@@ -242,6 +242,16 @@ pub(crate) fn streams(
         controls,
     };
     (io, stdout, stderr)
+}
+
+/// Waits for a call and for what drives it at the same time; what the driver found comes first.
+pub(crate) async fn driven<T>(
+    call: impl Future<Output = T>,
+    driver: impl Future<Output = Outcome>,
+) -> Outcome<T> {
+    let (ended, driven) = tokio::join!(call, driver);
+    driven?;
+    Ok(ended)
 }
 
 /// Waits for something that must happen within a time; says what it was.
