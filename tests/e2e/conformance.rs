@@ -1,5 +1,7 @@
 //! The conformance harness, as the author of a plugin runs it.
 
+mod faults;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},

@@ -9,13 +9,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command as Process, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use boxyard_agent::{Client, Program, protocol::Setup};
 use boxyard_plugin_api::{
-    ByteSource, CallController, Command, CommandExit, CommandIo, Controls, pipe,
+    ByteSource, Call, CallController, Command, CommandExit, CommandIo, Controls, pipe,
 };
 use tempfile::TempDir;
 
@@ -23,6 +23,8 @@ use tempfile::TempDir;
 const MAX_PRINTED: usize = 1024 * 1024;
 /// How long what a case started may take to be killed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what a case leaves may take to see that the case is over.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Where cases run.
 #[derive(Debug)]
@@ -116,14 +118,26 @@ async fn run(client: &Client, argv: Vec<String>, limit: Duration) -> Result<Ende
         head(&stderr)
     );
     let exit = exit.context("running the process of the case")?;
-    let processes = client.processes(&call).await?;
-    let left = processes.into_iter().map(|process| process.name);
+    let left = left(client, &call).await?;
     let printed = [stdout, stderr].concat();
     Ok(Ended {
         exit,
         printed: String::from_utf8_lossy(&printed).into_owned(),
-        left: left.collect(),
+        left,
     })
+}
+
+/// What is left when what ends by itself has had its time.
+async fn left(client: &Client, call: &Call) -> Result<Vec<String>> {
+    let began = Instant::now();
+    loop {
+        let processes = client.processes(call).await?;
+        if processes.is_empty() || began.elapsed() > SETTLED {
+            let names = processes.into_iter().map(|process| process.name);
+            return Ok(names.collect());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Reads a stream up, and keeps its head.

@@ -25,6 +25,7 @@ cases! {
     "files-commands-see-the-same-files" "F3" Must FILES => commands_see_them;
     "files-write-is-whole-or-nothing" "F4" Must FILES => write_is_atomic;
     "files-stat-says-what-is-there" "F5" Must FILES => stat;
+    "files-stat-looks-at-links-themselves" "F5" Must FILES => stat_of_links;
     "files-list-has-every-entry" "F5" Must FILES => list;
     "files-remove" "F6" Must FILES => remove;
     "files-remove-does-not-follow-links" "F6" Must FILES => remove_does_not_follow;
@@ -193,12 +194,36 @@ async fn stat(subject: Subject) -> Outcome {
     live.close().await
 }
 
+async fn stat_of_links(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    // A link to nothing tells whether it was followed, too.
+    if !subject.declares("commands")? {
+        return live.close().await;
+    }
+    live.sh("echo content > file; ln -s file link; ln -s nothing broken")
+        .await?;
+    for (path, target) in [("link", "file"), ("broken", "nothing")] {
+        let info = live.handle.stat(path, call()).await?;
+        check_eq!(
+            (info.kind, info.target.as_deref()),
+            (FileKind::Symlink, Some(target)),
+            "the link `{path}`"
+        );
+    }
+    live.close().await
+}
+
 async fn list(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
+    live.write(".dotted", "").await?;
     for number in 0..50 {
         live.write(&format!("file-{number:02}"), "").await?;
     }
     let found = names(&live).await?;
+    check!(
+        found.contains(&".dotted".to_owned()),
+        "the listing lacks `.dotted`"
+    );
     for number in 0..50 {
         let name = format!("file-{number:02}");
         check!(found.contains(&name), "the listing lacks `{name}`");

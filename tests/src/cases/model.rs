@@ -63,15 +63,16 @@ impl Name {
 fn operation() -> impl Strategy<Value = Operation> {
     let name = || prop_oneof![Just(Name::A), Just(Name::B), Just(Name::Dotted)];
     prop_oneof![
-        3 => Just(Operation::Start),
+        1 => Just(Operation::Start),
         1 => Just(Operation::Stop),
         1 => Just(Operation::Cleanup),
         2 => (0_u8..4).prop_map(Operation::Exit),
-        2 => (name(), b'a'..=b'z').prop_map(|(name, byte)| Operation::Append(name, byte)),
-        4 => (name(), b'a'..=b'z', 0_u16..2000).prop_map(|(name, byte, size)| Operation::Write(name, byte, size)),
-        4 => name().prop_map(Operation::Read),
-        2 => name().prop_map(Operation::Remove),
-        2 => Just(Operation::List),
+        4 => (name(), b'a'..=b'z').prop_map(|(name, byte)| Operation::Append(name, byte)),
+        8 => (name(), b'a'..=b'z', 0_u16..2000)
+            .prop_map(|(name, byte, size)| Operation::Write(name, byte, size)),
+        8 => name().prop_map(Operation::Read),
+        3 => name().prop_map(Operation::Remove),
+        3 => Just(Operation::List),
     ]
 }
 
@@ -246,7 +247,7 @@ async fn random_operations(subject: Subject) -> Outcome {
     }
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let sequences = collection::vec(operation(), 1..20);
+    let sequences = collection::vec(operation(), 1..40);
     let found = runner.run(&sequences, |operations| {
         let running = async { run(&subject, &operations).await };
         block_in_place(|| Handle::current().block_on(running))

@@ -130,7 +130,7 @@ async fn a_life(subject: Subject) -> Outcome {
     subject.shut_down().await;
     let panics = log::lines()
         .into_iter()
-        .filter(|line| line.contains("panicked"));
+        .filter(|line| line.contains("source=\"panic\""));
     let panics: Vec<String> = panics.collect();
     check!(
         panics.is_empty(),
