@@ -82,7 +82,13 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
 /// Reads an author's type from a document that its schema accepted; a type without fields
 /// takes the empty object. An error names the field.
 pub(crate) fn typed_document<T: DeserializeOwned>(document: Value) -> Result<T> {
-    let is_empty = document.as_object().is_some_and(Map::is_empty);
+    // A struct would take an array for its fields in their order, which no schema means.
+    let Value::Object(fields) = &document else {
+        return Err(Error::invalid_argument(format_args!(
+            "expected an object, found {document}"
+        )));
+    };
+    let is_empty = fields.is_empty();
     let read = serde_path_to_error::deserialize(document).map_err(Error::invalid_argument);
     if is_empty {
         read.or_else(|error| serde_json::from_value(Value::Null).map_err(|_| error))
@@ -108,6 +114,25 @@ mod tests {
     #[expect(dead_code, reason = "only its schema is wanted")]
     struct Inner {
         name: String,
+    }
+
+    #[test]
+    fn only_objects_are_documents() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Single {
+            count: u32,
+        }
+        let read = |document| typed_document::<Single>(document);
+        assert_eq!(read(json!({ "count": 1 })).unwrap().count, 1);
+        for document in [json!([1]), json!("text"), json!(17), json!(null)] {
+            let error = read(document.clone()).unwrap_err();
+            assert_eq!(
+                error.code(),
+                crate::ErrorCode::INVALID_ARGUMENT,
+                "{document}"
+            );
+            assert!(error.message().contains("expected an object"), "{error}");
+        }
     }
 
     #[test]
