@@ -68,25 +68,19 @@ enum Format {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(suite::CASE_ARGUMENT) {
-        return match suite::case_process(&arguments.next().unwrap_or_default()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&error),
-        };
+    if let Some(code) = suite::case_process() {
+        return code;
     }
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
-        Err(error) => refuse(&error),
+        Err(error) => {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr(), "boxyard-conformance: {error:#}");
+            ExitCode::from(CANNOT_RUN)
+        }
     }
-}
-
-fn refuse(error: &anyhow::Error) -> ExitCode {
-    // Nobody is left to tell if this fails.
-    let _ = writeln!(std::io::stderr(), "boxyard-conformance: {error:#}");
-    ExitCode::from(CANNOT_RUN)
 }
 
 fn run(arguments: &Arguments) -> Result<bool> {

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::PathBuf,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -72,21 +74,12 @@ struct Answer {
 /// Nothing can be run: there is no such file, it is no plugin, or it has no such type.
 pub async fn run(options: &Options, mut finished: impl FnMut(&CaseReport)) -> Result<Report> {
     let began = Instant::now();
-    let inspected = inspect(&options.target.plugin)
-        .with_context(|| format!("{}", options.target.plugin.display()))?;
-    check_type(&inspected, options)?;
     let mut chosen = chosen(&options.only)?;
     fastrand::Rng::with_seed(options.seed).shuffle(&mut chosen);
-    let isolation = Isolation::new(&options.target.plugin)?;
-    let runner = Runner {
-        options,
-        secret: format!("secret-{:016x}", fastrand::u64(..)),
-        isolation: &isolation,
-    };
-    let offered = runner.describe().await;
+    let session = Session::new(options.clone()).await?;
     let mut reports = Vec::new();
     let mut running = stream::iter(&chosen)
-        .map(|case| runner.one(case, &offered))
+        .map(|case| session.run_case(case))
         .buffer_unordered(options.jobs.max(1));
     while let Some(report) = running.next().await {
         let report = report?;
@@ -98,13 +91,7 @@ pub async fn run(options: &Options, mut finished: impl FnMut(&CaseReport)) -> Re
         cases::all().position(|case| is_it(&case))
     });
     Ok(Report {
-        plugin: PluginSummary {
-            path: options.target.plugin.clone(),
-            name: inspected.manifest.name,
-            version: inspected.manifest.version,
-            api_version: inspected.manifest.api_version,
-            sandbox_type: options.target.sandbox_type.clone(),
-        },
+        plugin: session.plugin.clone(),
         seed: options.seed,
         duration_ms: milliseconds(began.elapsed()),
         cases: reports,
@@ -136,15 +123,45 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Case>> {
     Ok(cases::all().filter(is_wanted).collect())
 }
 
-struct Runner<'a> {
-    options: &'a Options,
+/// A plugin that was asked what it offers, whose cases can be run: in any order, any number at once.
+#[derive(Debug)]
+pub struct Session {
+    options: Options,
     /// What no sandbox, log or document may have.
     secret: String,
-    isolation: &'a Isolation,
+    plugin: PluginSummary,
+    isolation: Isolation,
+    /// What the plugin offers; a word about it where it does not say.
+    offered: Result<Offered, String>,
 }
 
-impl Runner<'_> {
-    /// Asks the plugin what it offers; a word about it where it does not say.
+impl Session {
+    /// Looks at the plugin; `only` and `jobs` are the caller's to heed.
+    ///
+    /// # Errors
+    ///
+    /// Nothing can be run: there is no such file, it is no plugin, or it has no such type.
+    pub async fn new(options: Options) -> Result<Self> {
+        let inspected = inspect(&options.target.plugin)
+            .with_context(|| format!("{}", options.target.plugin.display()))?;
+        check_type(&inspected, &options)?;
+        let mut session = Self {
+            plugin: PluginSummary {
+                path: options.target.plugin.clone(),
+                name: inspected.manifest.name,
+                version: inspected.manifest.version,
+                api_version: inspected.manifest.api_version,
+                sandbox_type: options.target.sandbox_type.clone(),
+            },
+            secret: format!("secret-{:016x}", fastrand::u64(..)),
+            isolation: Isolation::new(&options.target.plugin)?,
+            options,
+            offered: Ok(Offered::default()),
+        };
+        session.offered = session.describe().await;
+        Ok(session)
+    }
+
     async fn describe(&self) -> Result<Offered, String> {
         let (answer, ended) = match self.process(DESCRIBE, Case::DEADLINE).await {
             Ok(both) => both,
@@ -160,13 +177,15 @@ impl Runner<'_> {
         }
     }
 
-    async fn one(
-        &self,
-        case: &'static Case,
-        offered: &Result<Offered, String>,
-    ) -> Result<CaseReport> {
+    /// Runs one case, in a process of its own, unless it means nothing for the plugin.
+    ///
+    /// # Errors
+    ///
+    /// What the system says where there is no process; whatever becomes of one is a report.
+    pub async fn run_case(&self, case: &Case) -> Result<CaseReport> {
         let began = Instant::now();
-        let (verdict, message, excluded) = match excluded(case, offered, &self.options.target) {
+        let excluded = excluded(case, &self.offered, &self.options.target);
+        let (verdict, message, excluded) = match excluded {
             Some((reason, excluded)) => (Verdict::Skipped, reason, excluded),
             None => {
                 let (verdict, message) = self.verdict(case).await?;
@@ -317,12 +336,24 @@ fn crash(ended: &Ended) -> String {
     }
 }
 
-/// Is the process of one case: does what the argument after [`CASE_ARGUMENT`] says.
-///
-/// # Errors
-///
-/// The argument is no assignment, or the answer cannot be written.
-pub fn case_process(assignment: &str) -> Result<()> {
+/// Is the process of one case where the program was started as one, and returns what it ends
+/// with; what [`Options::program`] does first.
+pub fn case_process() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(CASE_ARGUMENT) {
+        return None;
+    }
+    Some(match run_assigned(&arguments.next().unwrap_or_default()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if this fails.
+            let _ = writeln!(std::io::stderr(), "the process of a case: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run_assigned(assignment: &str) -> Result<()> {
     let assignment: Assignment = serde_json::from_str(assignment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
