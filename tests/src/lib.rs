@@ -9,6 +9,7 @@
 //! 3. [`Loopback`](loopback::Loopback) is a placement that turns everything that crosses between
 //!    a host and its plugins into bytes and back.
 //! 4. [`cargo`] builds what is no part of the workspace.
+//! 5. [`libtest`] makes the cases tests of a plugin's own package.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -28,6 +29,7 @@ mod case;
 pub mod cases;
 mod isolate;
 mod library;
+pub mod libtest;
 pub mod loopback;
 pub mod report;
 pub mod subject;
