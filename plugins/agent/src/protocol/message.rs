@@ -49,6 +49,13 @@ pub struct Setup {
     /// The `oom_score_adj` of commands, so that the kernel takes them before the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// The capabilities that commands keep, as `capabilities(7)` calls them without `CAP_`; all of
+    /// the agent's own where `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<String>>,
+    /// Whether no program that a command starts gains rights by being executed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privileges: bool,
     /// What the agent must show when it connects again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,

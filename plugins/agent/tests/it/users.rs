@@ -322,3 +322,41 @@ async fn a_user_may_open_his_terminal_again() {
     assert_eq!(output.out(), "again\r\ntoo\r\n");
     agent.stop().await;
 }
+
+/// Says what capabilities it has, and which it could gain.
+const RIGHTS: &str = "grep -E '^(CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs)' /proc/self/status";
+
+#[tokio::test]
+async fn a_command_keeps_the_capabilities_that_are_named() {
+    if !is_root("a command keeps the capabilities that are named") {
+        return;
+    }
+    let agent = agent(Setup {
+        capabilities: Some(vec!["CHOWN".into(), "KILL".into()]),
+        no_new_privileges: true,
+        ..setup()
+    })
+    .await;
+    let (none, kept) = ("0000000000000000", "0000000000000021");
+    for (user, permitted) in [("0:0", kept), ("4711:4711", none)] {
+        let output = agent.run(as_user(user, RIGHTS)).await;
+        let expected = format!(
+            "CapInh:\t{none}\nCapPrm:\t{permitted}\nCapEff:\t{permitted}\nCapBnd:\t{kept}\n\
+             CapAmb:\t{none}\nNoNewPrivs:\t1\n"
+        );
+        assert_eq!(output.out(), expected, "{user}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_setup_with_a_capability_that_is_none_is_refused() {
+    let agent = agent(Setup {
+        capabilities: Some(vec!["EVERYTHING".into()]),
+        ..setup()
+    })
+    .await;
+    let error = agent.try_run(Command::shell("true")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::INTERNAL, "{error}");
+    assert!(error.message().contains("`EVERYTHING`"), "{error}");
+}

@@ -15,7 +15,7 @@ use std::{
 };
 
 use boxyard_agent::protocol::Setup;
-use rustix::process::Rlimit;
+use rustix::{process::Rlimit, thread::CapabilitySet};
 use serde::Serialize;
 
 pub(crate) use command::credentials;
@@ -30,6 +30,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) setup: Rc<Setup>,
+    /// What commands keep of the agent's capabilities; all where `None`.
+    pub(crate) capabilities: Option<CapabilitySet>,
     /// Signals that the agent found ignored.
     pub(crate) ignored: Rc<[c_int]>,
     /// The limit on open files that the agent found, before it raised its own.

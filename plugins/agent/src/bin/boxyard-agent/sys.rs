@@ -8,7 +8,14 @@ use std::{
     ptr,
 };
 
-use rustix::{io::Errno, process::Pid};
+use rustix::{
+    io::Errno,
+    process::Pid,
+    thread::{
+        CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+        remove_capability_from_bounding_set,
+    },
+};
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result == -1 {
@@ -116,6 +123,9 @@ pub(crate) struct Launch {
     /// Whether the streams are a terminal to control.
     pub(crate) terminal: bool,
     pub(crate) credentials: Option<Credentials>,
+    /// What it keeps of our capabilities; all where `None`.
+    pub(crate) capabilities: Option<CapabilitySet>,
+    pub(crate) no_new_privileges: bool,
     pub(crate) limits: Vec<(rustix::process::Resource, rustix::process::Rlimit)>,
     /// A number as text.
     pub(crate) oom_score_adj: Option<CString>,
@@ -128,6 +138,7 @@ pub(crate) struct Launch {
 pub(crate) enum Stage {
     Terminal,
     Limit(usize),
+    Privileges,
     User,
     Directory,
     Program,
@@ -234,8 +245,17 @@ fn become_program(shared: &Shared<'_>) -> Result<(), (Stage, Errno)> {
     }
     // As ourselves: a user may be given a directory that he cannot find by himself.
     rustix::process::chdir(&*launch.directory).map_err(at(Stage::Directory))?;
+    if launch.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(at(Stage::Privileges))?;
+    }
+    if let Some(kept) = launch.capabilities {
+        bound(kept).map_err(at(Stage::Privileges))?;
+    }
     if let Some(credentials) = &launch.credentials {
         become_user(credentials).map_err(at(Stage::User))?;
+    }
+    if let Some(kept) = launch.capabilities {
+        keep(kept).map_err(at(Stage::Privileges))?;
     }
     // After the user, which forgets it.
     let kill = Some(rustix::process::Signal::KILL);
@@ -279,6 +299,37 @@ fn raise_oom_score(score: &CStr) {
     if let Ok(file) = file {
         let _ = rustix::io::write(file, score.to_bytes());
     }
+}
+
+/// Leaves no program a capability but these, whoever runs it. Before the user, who may not.
+fn bound(kept: CapabilitySet) -> Result<(), Errno> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => remove_capability_from_bounding_set(capability)?,
+            Ok(false) => {}
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    clear_ambient_capability_set()
+}
+
+/// Gives up what is not kept of what is left.
+fn keep(kept: CapabilitySet) -> Result<(), Errno> {
+    let now = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: now.effective & kept,
+            permitted: now.permitted & kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )
 }
 
 /// By the system calls themselves: the library's functions would tell other threads.

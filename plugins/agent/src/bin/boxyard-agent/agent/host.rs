@@ -3,7 +3,7 @@
 use std::{os::fd::AsFd, rc::Rc, time::Duration, time::Instant};
 
 use boxyard_agent::protocol::{self, FromAgent, FromHost, MAX_OPEN, Setup, Stream};
-use rustix::io::Errno;
+use rustix::{io::Errno, thread::CapabilitySet};
 use serde::Serialize;
 
 use super::{Agent, Host, KILL_PATIENCE, Watched};
@@ -115,6 +115,11 @@ impl Agent {
         // What commands start from stays as the first host said it.
         if self.world.is_none() {
             self.world = Some(World {
+                capabilities: setup
+                    .capabilities
+                    .as_deref()
+                    .map(capabilities)
+                    .transpose()?,
                 setup: Rc::new(setup),
                 ignored: self.ignored.clone(),
                 open_files: self.open_files,
@@ -227,4 +232,15 @@ fn no_room(errno: Errno) -> Failure {
         std::io::Error::from(errno)
     ))
     .retryable()
+}
+
+/// Finds capabilities by name.
+fn capabilities(names: &[String]) -> Result<CapabilitySet, String> {
+    let mut found = CapabilitySet::empty();
+    for name in names {
+        found |= CapabilitySet::from_name(name).ok_or_else(|| {
+            format!("there is no capability `{name}`: expected a name such as `CHOWN`")
+        })?;
+    }
+    Ok(found)
 }

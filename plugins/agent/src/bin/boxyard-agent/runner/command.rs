@@ -197,6 +197,8 @@ fn start(command: Command, streams: [OwnedFd; 3], world: &World) -> Result<Start
         credentials: user
             .filter(|_| geteuid().is_root())
             .map(|user| user.credentials),
+        capabilities: world.capabilities,
+        no_new_privileges: setup.no_new_privileges,
         limits: limits(&command, world)?,
         oom_score_adj: match setup.oom_score_adj {
             Some(score) => Some(c_string(score.to_string().as_bytes())?),
@@ -232,6 +234,9 @@ fn start(command: Command, streams: [OwnedFd; 3], world: &World) -> Result<Start
         }),
         Stage::User => {
             Err(Failure::from(errno).context("becoming the user that the command names"))
+        }
+        Stage::Privileges => {
+            Err(Failure::from(errno).context("taking capabilities from the command"))
         }
         Stage::Limit(index) => {
             let name = launch.limits.get(index).map(|(resource, _)| resource);
