@@ -12,12 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use boxyard_agent::{Client, Program, protocol::Setup};
 use boxyard_plugin_api::{
     ByteSource, Call, CallController, Command, CommandExit, CommandIo, Controls, pipe,
 };
 use tempfile::TempDir;
+
+use crate::interrupt;
 
 /// How much of what a case prints is kept.
 const MAX_PRINTED: usize = 1024 * 1024;
@@ -70,6 +72,13 @@ impl Isolation {
         &self.plugin
     }
 
+    /// A new directory for one case.
+    pub(crate) fn place(&self) -> Result<TempDir> {
+        Ok(tempfile::Builder::new()
+            .prefix("case-")
+            .tempdir_in(&self.home)?)
+    }
+
     /// A directory that all cases share.
     pub(crate) fn cache(&self) -> PathBuf {
         self.home.path().join("cache")
@@ -82,6 +91,7 @@ impl Isolation {
         env: &BTreeMap<String, String>,
         limit: Duration,
     ) -> Result<Ended> {
+        ensure!(!interrupt::is_asked(), "interrupted");
         let mut agent = Process::new(&self.agent);
         agent.stdout(Stdio::null());
         let started = boxyard_agent::spawn(agent).await;
@@ -93,7 +103,10 @@ impl Isolation {
         };
         let (client, work) = Client::connect(line, setup).await?;
         let work = tokio::spawn(work);
-        let ended = run(&client, argv, limit).await;
+        let ended = tokio::select! {
+            ended = run(&client, argv, limit) => ended,
+            () = interrupt::asked() => Err(anyhow!("interrupted")),
+        };
         client.shut_down(PATIENCE).await?;
         work.await?;
         tokio::task::spawn_blocking(move || child.wait()).await??;

@@ -27,6 +27,7 @@
 pub mod cargo;
 mod case;
 pub mod cases;
+pub mod interrupt;
 mod isolate;
 mod library;
 pub mod libtest;

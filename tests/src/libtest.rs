@@ -48,7 +48,7 @@ use tokio::runtime;
 
 use crate::{
     case::Case,
-    cases,
+    cases, interrupt,
     report::CaseReport,
     subject::Target,
     suite::{self, Options, Session},
@@ -176,6 +176,7 @@ pub fn main(test: &PluginTest) -> ExitCode {
         return code;
     }
     match run(test, &Arguments::from_args()) {
+        Ok(_) if interrupt::is_asked() => ExitCode::from(interrupt::INTERRUPTED),
         Ok(conclusion) => conclusion.exit_code(),
         Err(error) => {
             // Nobody is left to tell if this fails.
@@ -190,6 +191,7 @@ fn run(test: &PluginTest, arguments: &Arguments) -> Result<Conclusion> {
         let nothing = |_: &Case| Ok(Completion::Completed);
         return Ok(libtest_mimic::run(arguments, trials(&nothing)));
     }
+    interrupt::listen()?;
     let options = test.options()?;
     let seed = options.seed;
     let session = Arc::new(block_on(Session::new(options))??);

@@ -11,17 +11,18 @@ use std::{
     io::Write,
     path::PathBuf,
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
 use boxyard_conformance::{
-    cases,
+    cases, interrupt,
     report::{self, Report},
     subject::Target,
-    suite::{self, Options},
+    suite::{self, Options, Progress},
 };
 use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 
 /// The exit code where cases failed that must pass.
@@ -78,7 +79,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell if this fails.
             let _ = writeln!(std::io::stderr(), "boxyard-conformance: {error:#}");
-            ExitCode::from(CANNOT_RUN)
+            ExitCode::from(match interrupt::is_asked() {
+                true => interrupt::INTERRUPTED,
+                false => CANNOT_RUN,
+            })
         }
     }
 }
@@ -112,14 +116,31 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    interrupt::listen()?;
+    let bar = bar();
     let human = arguments.format == Format::Human;
-    let report = runtime.block_on(suite::run(&options, |case| {
-        if human {
-            anstream::println!("{}", report::line(case));
+    let report = runtime.block_on(suite::run(&options, |progress| match progress {
+        Progress::Begun(cases) => bar.set_length(cases.try_into().unwrap_or(u64::MAX)),
+        Progress::Ended(case) => {
+            if human {
+                bar.suspend(|| anstream::println!("{}", report::line(case)));
+            }
+            bar.inc(1);
         }
-    }))?;
+    }));
+    bar.finish_and_clear();
+    let report = report?;
     show(&report, arguments.format)?;
     Ok(report.is_pass())
+}
+
+/// Shows how far the run is where standard error is a terminal.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cases, {elapsed}");
+    let bar = ProgressBar::new(0);
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 fn show(report: &Report, format: Format) -> Result<()> {

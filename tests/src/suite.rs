@@ -67,24 +67,44 @@ struct Answer {
     offered: Option<Offered>,
 }
 
-/// Runs the cases; tells `finished` of each as it ends.
+/// What happens in a run, as it happens.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// So many cases will be run.
+    Begun(usize),
+    /// One has ended.
+    Ended(&'a CaseReport),
+}
+
+/// Runs the cases; tells of each as it ends.
 ///
 /// # Errors
 ///
-/// Nothing can be run: there is no such file, it is no plugin, or it has no such type.
-pub async fn run(options: &Options, mut finished: impl FnMut(&CaseReport)) -> Result<Report> {
+/// Nothing can be run: there is no such file, it is no plugin, or it has no such type. Or the run
+/// was [interrupted](crate::interrupt).
+pub async fn run(options: &Options, mut tell: impl FnMut(Progress<'_>)) -> Result<Report> {
     let began = Instant::now();
     let mut chosen = chosen(&options.only)?;
     fastrand::Rng::with_seed(options.seed).shuffle(&mut chosen);
     let session = Session::new(options.clone()).await?;
+    tell(Progress::Begun(chosen.len()));
     let mut reports = Vec::new();
+    let mut failure = None;
     let mut running = stream::iter(&chosen)
         .map(|case| session.run_case(case))
         .buffer_unordered(options.jobs.max(1));
+    // To the end also when one fails: what still runs is to be killed, and not to be left.
     while let Some(report) = running.next().await {
-        let report = report?;
-        finished(&report);
-        reports.push(report);
+        match report {
+            Ok(report) => {
+                tell(Progress::Ended(&report));
+                reports.push(report);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error);
     }
     reports.sort_by_key(|report| {
         let is_it = |case: &&Case| case.id == report.id;
@@ -233,7 +253,7 @@ impl Session {
     }
 
     async fn process(&self, case: &str, limit: Duration) -> Result<(Option<Answer>, Ended)> {
-        let place = tempfile::Builder::new().prefix("boxyard-case-").tempdir()?;
+        let place = self.isolation.place()?;
         let answer = place.path().join("answer.json");
         let assignment = Assignment {
             case: case.into(),
