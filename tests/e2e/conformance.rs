@@ -4,11 +4,14 @@ mod faults;
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use boxyard_conformance::{Library, cases};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn harness(arguments: &[&str]) -> Output {
@@ -149,4 +152,41 @@ fn reports_are_what_other_programs_read() {
     let human = text("human");
     assert!(human.contains(&format!("| passed | {cases} |")), "{human}");
     assert!(human.contains("conforms"), "{human}");
+}
+
+#[test]
+fn an_interrupted_run_ends_soon_and_leaves_nothing() {
+    let (place, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let plugin = Library::package("boxyard-plugin-local-process").unwrap();
+    let plugin = put(place.path(), "local-process.so", &plugin);
+    let mut harness = Command::new(env!("CARGO_BIN_EXE_boxyard-conformance"))
+        .arg(plugin)
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(harness.stdout.take().unwrap()).lines();
+    // Others run when one has ended.
+    lines.next().unwrap().unwrap();
+    let pid = Pid::from_raw(harness.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let began = Instant::now();
+    for line in lines {
+        line.unwrap();
+    }
+    let output = harness.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("interrupted"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(15), "it went on");
+    let left = std::fs::read_dir(temporary.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let place = temporary.path().to_str().unwrap();
+    for process in std::fs::read_dir("/proc").unwrap() {
+        let command = process.unwrap().path().join("cmdline");
+        let command = std::fs::read_to_string(command).unwrap_or_default();
+        assert!(!command.contains(place), "{command:?} still runs");
+    }
 }
