@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
     process::{Command as Process, Stdio},
     time::{Duration, Instant},
@@ -54,8 +53,7 @@ impl Isolation {
             .tempdir()?;
         let program = Program::for_this_machine(Path::new("/nonexistent"))?;
         let agent = home.path().join("boxyard-agent");
-        fs::write(&agent, program.bytes())?;
-        fs::set_permissions(&agent, Permissions::from_mode(0o700))?;
+        program.write_to(&agent)?;
         let plugins = home.path().join("plugins");
         fs::create_dir(&plugins)?;
         let copy = plugins.join(plugin.file_name().context("the plugin has no name")?);

@@ -1,6 +1,13 @@
 //! The agent's program, as a plugin carries it.
 
-use std::{borrow::Cow, env::consts::ARCH, fs, io, path::Path};
+use std::{
+    borrow::Cow,
+    env::consts::ARCH,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use boxyard_plugin_api::{Error, ErrorCode, Result};
 
@@ -59,6 +66,56 @@ impl Program {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Makes sure that a file is this program, and one that everybody may execute.
+    ///
+    /// Whoever runs what was there before goes on with that. A failure leaves nothing else behind.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, with the file's name.
+    pub fn write_to(&self, path: &Path) -> Result<()> {
+        put(path, self.bytes()).map_err(|error| {
+            Error::from(error).context(format_args!(
+                "writing the guest agent to {}",
+                path.display()
+            ))
+        })
+    }
+}
+
+/// Compares a file piece by piece: fresh pages for all of it would cost more.
+fn holds(path: &Path, mut expected: &[u8]) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        let read = file.read(&mut piece)?;
+        let found = piece.get(..read).unwrap_or_default();
+        match expected.split_at_checked(read) {
+            Some((head, rest)) if head == found => expected = rest,
+            _ => return Ok(false),
+        }
+        if read == 0 {
+            return Ok(expected.is_empty());
+        }
+    }
+}
+
+/// Makes sure of what a file holds.
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if holds(path, bytes).unwrap_or(false) {
+        return Ok(());
+    }
+    let new = path.with_extension(std::process::id().to_string());
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o755);
+    let written = options.open(&new)?.write_all(bytes);
+    let renamed = written.and_then(|()| fs::rename(&new, path));
+    if renamed.is_err() {
+        // What went wrong before says more than that this does, too.
+        let _ = fs::remove_file(&new);
+    }
+    renamed
 }
 
 #[cfg(test)]
@@ -86,5 +143,34 @@ mod tests {
         let interpreter = b"/ld-linux";
         let mut windows = program.bytes().windows(interpreter.len());
         assert!(!windows.any(|window| window == interpreter));
+    }
+
+    #[test]
+    fn a_file_is_put_once_and_replaced_when_it_differs() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let inode = || fs::metadata(&path).unwrap().ino();
+        put(&path, b"first").unwrap();
+        let first = inode();
+        put(&path, b"first").unwrap();
+        assert_eq!(inode(), first);
+        // Whoever runs the first keeps it, so that its number is not taken again.
+        let _running = File::open(&path).unwrap();
+        put(&path, b"second").unwrap();
+        assert_ne!(inode(), first);
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        fs::create_dir(&path).unwrap();
+        put(&path, b"new").unwrap_err();
+        let left = fs::read_dir(directory.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["program"]);
     }
 }

@@ -82,11 +82,7 @@ pub async fn spawn(mut command: Command) -> io::Result<(Child, UnixStream)> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, File, Permissions},
-        os::unix::fs::PermissionsExt,
-        pin::pin,
-    };
+    use std::{fs::File, pin::pin};
 
     use futures_util::FutureExt;
     use tokio::{io::AsyncReadExt, time::timeout};
@@ -102,8 +98,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("boxyard-agent");
         let program = Program::for_this_machine(directory.path()).unwrap();
-        fs::write(&path, program.bytes()).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        program.write_to(&path).unwrap();
         let writer = File::options().append(true).open(&path).unwrap();
         let mut spawned = pin!(spawn(Command::new(path)));
         assert!(spawned.as_mut().now_or_never().is_none());

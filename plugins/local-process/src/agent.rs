@@ -1,9 +1,8 @@
 //! The agent of one sandbox: a child process of the host that runs the sandbox's commands.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, OnceLock},
@@ -29,49 +28,9 @@ impl Executable {
     pub(crate) fn new(data_dir: &Path) -> Result<Self> {
         let program = Program::for_this_machine(data_dir)?;
         let path = data_dir.join("boxyard-agent");
-        put(&path, program.bytes()).map_err(|error| {
-            Error::from(error).context(format_args!(
-                "writing the guest agent to {}",
-                path.display()
-            ))
-        })?;
+        program.write_to(&path)?;
         Ok(Self(path))
     }
-}
-
-/// Compares a file piece by piece: fresh pages for all of it would cost more.
-fn holds(path: &Path, mut expected: &[u8]) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; 64 * 1024];
-    loop {
-        let read = file.read(&mut piece)?;
-        let found = piece.get(..read).unwrap_or_default();
-        match expected.split_at_checked(read) {
-            Some((head, rest)) if head == found => expected = rest,
-            _ => return Ok(false),
-        }
-        if read == 0 {
-            return Ok(expected.is_empty());
-        }
-    }
-}
-
-/// Makes sure of what a file holds. Whoever runs what was there before goes on with that; a
-/// failure leaves nothing else behind.
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if holds(path, bytes).unwrap_or(false) {
-        return Ok(());
-    }
-    let new = path.with_extension(std::process::id().to_string());
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(true).mode(0o700);
-    let written = options.open(&new)?.write_all(bytes);
-    let renamed = written.and_then(|()| fs::rename(&new, path));
-    if renamed.is_err() {
-        // What went wrong before says more than that this does, too.
-        let _ = fs::remove_file(&new);
-    }
-    renamed
 }
 
 /// An agent that runs, or ran.
@@ -168,39 +127,5 @@ async fn reap(mut child: Child) {
     let waited = tokio::task::spawn_blocking(move || child.wait()).await;
     if let Ok(Err(error)) = waited {
         tracing::warn!(%error, "the guest agent's guard was not reaped");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_put_once_and_replaced_when_it_differs() {
-        use std::os::unix::fs::MetadataExt;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("program");
-        let inode = || fs::metadata(&path).unwrap().ino();
-        put(&path, b"first").unwrap();
-        let first = inode();
-        put(&path, b"first").unwrap();
-        assert_eq!(inode(), first);
-        // Whoever runs the first keeps it, so that its number is not taken again.
-        let _running = File::open(&path).unwrap();
-        put(&path, b"second").unwrap();
-        assert_ne!(inode(), first);
-        assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_put_leaves_nothing_beside_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("program");
-        fs::create_dir(&path).unwrap();
-        put(&path, b"new").unwrap_err();
-        let left = fs::read_dir(directory.path()).unwrap();
-        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["program"]);
     }
 }

@@ -136,8 +136,7 @@ pub(crate) fn open_directory() -> TempDir {
 pub(crate) fn program_in(directory: &Path) -> Command {
     let path = directory.join("boxyard-agent");
     let program = Program::for_this_machine(Path::new("/nonexistent")).unwrap();
-    fs::write(&path, program.bytes()).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    program.write_to(&path).unwrap();
     Command::new(path)
 }
 
