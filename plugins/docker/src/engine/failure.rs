@@ -1,0 +1,264 @@
+//! The only table from the engine's errors to ours.
+
+use std::{error::Error as StdError, fmt, io};
+
+use bollard::errors::Error as EngineError;
+use boxyard_plugin_api::prelude::*;
+
+/// Puts what was being done in front of what the engine said.
+pub(crate) trait Doing<T> {
+    /// Makes the engine's error one of ours, with its context.
+    ///
+    /// # Errors
+    ///
+    /// The engine's, under the code that fits it.
+    fn doing(self, what: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> Doing<T> for Result<T, EngineError> {
+    fn doing(self, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| failure(error).context(what))
+    }
+}
+
+/// Makes the engine's error one of ours.
+pub(crate) fn failure(error: EngineError) -> Error {
+    match error {
+        EngineError::DockerResponseServerError {
+            status_code,
+            message,
+        } => refused(status_code, message.trim()),
+        EngineError::DockerStreamError { error } => {
+            said(error.trim()).unwrap_or_else(|| Error::new(ErrorCode::UNKNOWN, error.trim()))
+        }
+        EngineError::DockerContainerWaitError { error, .. } => {
+            Error::new(ErrorCode::UNKNOWN, error)
+        }
+        EngineError::RequestTimeoutError => {
+            Error::deadline_exceeded("the engine did not answer in time").retryable()
+        }
+        EngineError::JsonDataError { message, .. } => Error::internal(format_args!(
+            "the engine's answer cannot be understood: {message}"
+        )),
+        EngineError::SocketNotFoundError(path) => {
+            Error::unavailable(format_args!("the engine's socket {path} is not there")).retryable()
+        }
+        other => lost(&other),
+    }
+}
+
+fn refused(status: u16, message: &str) -> Error {
+    if let Some(error) = said(message) {
+        return error;
+    }
+    let code = match status {
+        400 => ErrorCode::INVALID_ARGUMENT,
+        401 => ErrorCode::UNAUTHENTICATED,
+        403 => ErrorCode::PERMISSION_DENIED,
+        404 => ErrorCode::NOT_FOUND,
+        406 | 409 | 412 => ErrorCode::FAILED_PRECONDITION,
+        408 | 504 => ErrorCode::DEADLINE_EXCEEDED,
+        429 => ErrorCode::RESOURCE_EXHAUSTED,
+        501 => ErrorCode::UNIMPLEMENTED,
+        500..=599 => ErrorCode::UNAVAILABLE,
+        _ => ErrorCode::UNKNOWN,
+    };
+    let error = Error::new(code, message);
+    if status == 429 || code == ErrorCode::UNAVAILABLE || code == ErrorCode::DEADLINE_EXCEEDED {
+        error.retryable()
+    } else {
+        error
+    }
+}
+
+/// What engines say and what it means: their statuses are the same for many causes.
+const SAYINGS: &[(&str, ErrorCode, bool)] = &[
+    (
+        "no space left on device",
+        ErrorCode::RESOURCE_EXHAUSTED,
+        false,
+    ),
+    ("disk quota exceeded", ErrorCode::RESOURCE_EXHAUSTED, false),
+    (
+        "cannot allocate memory",
+        ErrorCode::RESOURCE_EXHAUSTED,
+        true,
+    ),
+    ("too many open files", ErrorCode::RESOURCE_EXHAUSTED, true),
+    (
+        "could not find an available",
+        ErrorCode::RESOURCE_EXHAUSTED,
+        true,
+    ),
+    (
+        "port is already allocated",
+        ErrorCode::FAILED_PRECONDITION,
+        true,
+    ),
+    (
+        "address already in use",
+        ErrorCode::FAILED_PRECONDITION,
+        true,
+    ),
+    (
+        "is already in use by container",
+        ErrorCode::ALREADY_EXISTS,
+        false,
+    ),
+    ("removal of container", ErrorCode::ABORTED, true),
+    ("is already in progress", ErrorCode::ABORTED, true),
+    (
+        "does not match the specified platform",
+        ErrorCode::FAILED_PRECONDITION,
+        false,
+    ),
+    ("exec format error", ErrorCode::FAILED_PRECONDITION, false),
+    (
+        "--storage-opt is supported only",
+        ErrorCode::FAILED_PRECONDITION,
+        false,
+    ),
+    ("storage-opt", ErrorCode::FAILED_PRECONDITION, false),
+    ("unknown runtime", ErrorCode::FAILED_PRECONDITION, false),
+    (
+        "decoding seccomp profile failed",
+        ErrorCode::INVALID_ARGUMENT,
+        false,
+    ),
+    ("invalid mount config", ErrorCode::INVALID_ARGUMENT, false),
+    (
+        "error gathering device information",
+        ErrorCode::NOT_FOUND,
+        false,
+    ),
+    ("page not found", ErrorCode::UNIMPLEMENTED, false),
+];
+
+fn said(message: &str) -> Option<Error> {
+    let lower = message.to_lowercase();
+    let (_, code, retryable) = SAYINGS.iter().find(|(part, ..)| lower.contains(part))?;
+    let error = Error::new(*code, message);
+    Some(if *retryable { error.retryable() } else { error })
+}
+
+/// What is left is a connection that was not made or broke.
+fn lost(error: &EngineError) -> Error {
+    let code = match system_error(error) {
+        Some(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            return Error::permission_denied(format_args!("connecting to the engine: {cause}"));
+        }
+        Some(_) => ErrorCode::UNAVAILABLE,
+        None => match error {
+            EngineError::HyperResponseError { .. } | EngineError::HyperLegacyError { .. } => {
+                ErrorCode::UNAVAILABLE
+            }
+            _ => return Error::internal(error),
+        },
+    };
+    Error::new(
+        code,
+        format_args!("the connection to the engine is lost: {}", innermost(error)),
+    )
+    .retryable()
+}
+
+/// Returns the system's error at the bottom of an engine's error, where there is one.
+pub(super) fn system_error(error: &EngineError) -> Option<&io::Error> {
+    fn below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+        let deeper = error.source().and_then(below);
+        deeper.or_else(|| error.downcast_ref())
+    }
+
+    match error {
+        // It passes for the error that it holds, whose source it gives as its own.
+        EngineError::IOError { err } => Some(err),
+        other => below(other),
+    }
+}
+
+/// The error at the bottom says what happened; those above it only where.
+fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    error.source().map_or(error, innermost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_of_an_engine_has_its_code() {
+        for (status, message, code, retryable) in [
+            (400, "bad parameter", ErrorCode::INVALID_ARGUMENT, false),
+            (401, "who?", ErrorCode::UNAUTHENTICATED, false),
+            (403, "no", ErrorCode::PERMISSION_DENIED, false),
+            (404, "No such container: x", ErrorCode::NOT_FOUND, false),
+            (404, "page not found", ErrorCode::UNIMPLEMENTED, false),
+            (406, "not now", ErrorCode::FAILED_PRECONDITION, false),
+            (
+                409,
+                "Container x is not running",
+                ErrorCode::FAILED_PRECONDITION,
+                false,
+            ),
+            (
+                409,
+                "Conflict. The container name \"/x\" is already in use by container \"y\".",
+                ErrorCode::ALREADY_EXISTS,
+                false,
+            ),
+            (
+                409,
+                "removal of container x is already in progress",
+                ErrorCode::ABORTED,
+                true,
+            ),
+            (429, "slow down", ErrorCode::RESOURCE_EXHAUSTED, true),
+            (500, "something", ErrorCode::UNAVAILABLE, true),
+            (
+                500,
+                "driver failed: Bind for 127.0.0.1:80 failed: port is already allocated",
+                ErrorCode::FAILED_PRECONDITION,
+                true,
+            ),
+            (
+                500,
+                "write /x: no space left on device",
+                ErrorCode::RESOURCE_EXHAUSTED,
+                false,
+            ),
+            (501, "not here", ErrorCode::UNIMPLEMENTED, false),
+            (503, "later", ErrorCode::UNAVAILABLE, true),
+            (302, "elsewhere", ErrorCode::UNKNOWN, false),
+        ] {
+            let error = failure(EngineError::DockerResponseServerError {
+                status_code: status,
+                message: message.into(),
+            });
+            assert_eq!(
+                (error.code(), error.is_retryable()),
+                (code, retryable),
+                "{status} {message}"
+            );
+            assert_eq!(error.message(), message);
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_may_come_back() {
+        let broken = EngineError::IOError {
+            err: io::Error::from(io::ErrorKind::ConnectionReset),
+        };
+        let error = Err::<(), _>(broken)
+            .doing("removing container x")
+            .unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UNAVAILABLE);
+        assert!(error.is_retryable());
+        assert!(
+            error
+                .message()
+                .starts_with("removing container x: the connection")
+        );
+        let error = failure(EngineError::RequestTimeoutError);
+        assert_eq!(error.code(), ErrorCode::DEADLINE_EXCEEDED);
+    }
+}
