@@ -180,6 +180,8 @@ impl Manager {
             labels: request.labels,
             host: self.0.host_id.clone(),
             lease: self.0.lease.id().into(),
+            // Nothing is kept of a sandbox when its host is gone, that one could find it by.
+            linger_ms: 0,
         };
         self.0
             .lease

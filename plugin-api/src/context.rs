@@ -77,6 +77,15 @@ pub struct SandboxIdentity {
     pub host: String,
     /// The lease that lives as long as the host's process.
     pub lease: String,
+    /// How long it waits for a later host to recover it when its own is gone, in milliseconds;
+    /// not at all where 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub linger_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One sandbox's line to the host; cheap to clone, usable from any task.

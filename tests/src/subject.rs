@@ -31,7 +31,7 @@ use crate::verdict::Outcome;
 
 use process::ProcessState;
 
-pub(crate) use live::{Live, collect, driven, services, streams, within};
+pub(crate) use live::{Live, collect, driven, identity, services, streams, within};
 
 /// What a case is about: a plugin, one of its types, and how to make sandboxes of that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! What outlives a host: saved state, and the sweep of what is left.
 
-use boxyard_plugin_api::{ErrorCode, State, SweepRequest};
+use boxyard_plugin_api::{ErrorCode, SandboxIdentity, State, SweepRequest};
 use serde_json::json;
 
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
         Needs::{Capability, NoCapability, SandboxType},
         cases,
     },
-    subject::{Live, Subject, call, services},
-    verdict::{Outcome, check, check_eq},
+    subject::{Live, Subject, call, identity, services},
+    verdict::{Finding, Outcome, check, check_eq},
 };
 
 /// The lease of a host that died.
@@ -50,27 +50,28 @@ async fn garbage(subject: Subject) -> Outcome {
     Ok(())
 }
 
-async fn saved(subject: &Subject) -> Outcome<(Live, State)> {
-    let live = subject.sandbox().await?;
-    let state = live.told().saved.pop();
-    check!(state.is_some(), "it declares recovery, and saved no state");
-    Ok((
-        live,
-        state.unwrap_or(State {
-            version: 0,
-            data: json!(null),
-        }),
-    ))
+/// A sandbox that waits for a later host, and what that has of it.
+async fn lingering(subject: &Subject) -> Outcome<(Live, State)> {
+    let identity = SandboxIdentity {
+        linger_ms: 60_000,
+        ..identity(Live::LEASE)
+    };
+    let config = subject.config()?;
+    let live = Live::create_as(subject.sandbox_type()?, &config, identity).await?;
+    live.start().await?;
+    match live.told().saved.pop() {
+        Some(state) => Ok((live, state)),
+        None => Err(Finding::Failed(
+            "it declares recovery, and saved no state".into(),
+        )),
+    }
 }
 
 async fn later_version(subject: Subject) -> Outcome {
-    let (live, mut state) = saved(&subject).await?;
+    let (live, mut state) = lingering(&subject).await?;
     state.version = u32::MAX;
-    let (services, _identity, _told) = services(Live::LEASE);
-    let found = subject
-        .sandbox_type()?
-        .recover(&state, services, call())
-        .await;
+    let identity = live.identity.clone();
+    let found = Live::recover(subject.sandbox_type()?, &state, identity).await;
     check!(
         found.is_err(),
         "it takes a state of a version that it cannot know"
@@ -79,19 +80,26 @@ async fn later_version(subject: Subject) -> Outcome {
 }
 
 async fn finds_it(subject: Subject) -> Outcome {
-    let (live, state) = saved(&subject).await?;
-    let (services, _identity, _told) = services(Live::LEASE);
-    let found = subject
-        .sandbox_type()?
-        .recover(&state, services, call())
-        .await?;
-    check!(found.is_some(), "a sandbox that runs is said to be gone");
-    live.close().await?;
-    let (services, _identity, _told) = crate::subject::services(Live::LEASE);
-    let found = subject
-        .sandbox_type()?
-        .recover(&state, services, call())
-        .await?;
+    let (live, state) = lingering(&subject).await?;
+    let runs_commands = subject.declares("commands")?;
+    if runs_commands {
+        live.sh("echo before > file").await?;
+    }
+    let identity = live.identity.clone();
+    // As a host that dies leaves it.
+    drop(live);
+    let sandbox_type = subject.sandbox_type()?;
+    let again = || Live::recover(sandbox_type, &state, identity.clone());
+    let Some(found) = again().await? else {
+        return Err(Finding::Failed(
+            "a sandbox that runs is said to be gone".into(),
+        ));
+    };
+    if runs_commands {
+        check_eq!(found.sh("cat file").await?, "before\n", "what was in it");
+    }
+    found.close().await?;
+    let found = again().await?;
     check!(
         found.is_none(),
         "a sandbox that was cleaned up is said to run"

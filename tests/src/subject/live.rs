@@ -92,14 +92,25 @@ impl SandboxServices for Services {
 
 /// Makes the host's services of a new sandbox.
 pub(crate) fn services(lease: &str) -> (SandboxServicesObject, SandboxIdentity, Arc<Mutex<Told>>) {
+    services_for(identity(lease))
+}
+
+/// Makes the name of a new sandbox.
+pub(crate) fn identity(lease: &str) -> SandboxIdentity {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let identity = SandboxIdentity {
+    SandboxIdentity {
         id: format!("case{}-{number}", std::process::id()),
         host: "conformance".into(),
         lease: lease.into(),
         ..SandboxIdentity::default()
-    };
+    }
+}
+
+/// Makes the host's services of a sandbox.
+pub(crate) fn services_for(
+    identity: SandboxIdentity,
+) -> (SandboxServicesObject, SandboxIdentity, Arc<Mutex<Told>>) {
     let told = Arc::<Mutex<Told>>::default();
     let services = Services {
         identity: identity.clone(),
@@ -122,13 +133,37 @@ impl Live {
         config: &Value,
         lease: &str,
     ) -> Result<Self, Error> {
-        let (services, identity, told) = services(lease);
+        Self::create_as(sandbox_type, config, identity(lease)).await
+    }
+
+    /// Makes a sandbox of that name.
+    pub(crate) async fn create_as(
+        sandbox_type: &SandboxTypeObject,
+        config: &Value,
+        identity: SandboxIdentity,
+    ) -> Result<Self, Error> {
+        let (services, identity, told) = services_for(identity);
         let handle = sandbox_type.create(config, services, call()).await?;
         Ok(Self {
             handle,
             identity,
             told,
         })
+    }
+
+    /// Takes a sandbox that was found again.
+    pub(crate) async fn recover(
+        sandbox_type: &SandboxTypeObject,
+        state: &State,
+        identity: SandboxIdentity,
+    ) -> Result<Option<Self>, Error> {
+        let (services, identity, told) = services_for(identity);
+        let found = sandbox_type.recover(state, services, call()).await?;
+        Ok(found.map(|object| Self {
+            handle: object,
+            identity,
+            told,
+        }))
     }
 
     pub(crate) fn told(&self) -> Told {
