@@ -62,14 +62,6 @@ macro_rules! delegate {
             $client?.execute_command(&command, io, call).await
         }
 
-        $crate::delegate_files!($self => $client);
-    };
-}
-
-/// Implements what [`delegate!`] does but commands, for a backend that adds to those.
-#[macro_export]
-macro_rules! delegate_files {
-    ($self:ident => $client:expr) => {
         async fn stats(
             &$self,
             call: &$crate::plugin_api::Call,
@@ -77,6 +69,15 @@ macro_rules! delegate_files {
             $client?.stats(call).await
         }
 
+        $crate::delegate_files!($self => $client);
+    };
+}
+
+/// Implements what [`delegate!`] does but commands and stats, for a backend that adds to those:
+/// files and archives.
+#[macro_export]
+macro_rules! delegate_files {
+    ($self:ident => $client:expr) => {
         async fn read_file(
             &$self,
             request: $crate::plugin_api::ReadFile,

@@ -1,10 +1,17 @@
 #![doc = include_str!("../README.md")]
-#![expect(
-    dead_code,
-    unused_imports,
-    reason = "the sandbox type that uses it all is made next"
-)]
 
+mod backend;
 mod config;
 mod container;
 mod engine;
+mod image;
+mod journal;
+mod labels;
+mod link;
+mod meeting;
+mod policy;
+mod sandbox;
+mod settings;
+mod stats;
+
+boxyard_plugin_api::register_plugin! { sandboxes: [backend::Docker], tools: [] }

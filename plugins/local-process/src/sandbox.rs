@@ -7,7 +7,7 @@ use std::{
 };
 
 use boxyard_agent::{Client, protocol::Setup};
-use boxyard_plugin_api::prelude::*;
+use boxyard_plugin_api::{Stats, prelude::*};
 use serde_json::Map;
 
 use crate::{
@@ -112,6 +112,10 @@ impl Sandbox for LocalSandbox {
     }
 
     boxyard_agent::delegate_files!(self => self.client());
+
+    async fn stats(&self, call: &Call) -> Result<Stats> {
+        self.client()?.stats(call).await
+    }
 
     async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
         // Nothing runs anywhere before start.

@@ -1,0 +1,461 @@
+//! The sandbox type: makes containers, finds those of earlier hosts again, and removes orphans.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+};
+use boxyard_agent::{Program, protocol::Setup};
+use boxyard_plugin_api::prelude::*;
+use tokio::time::timeout;
+
+use crate::{
+    config::{Config, Mode},
+    container::{self, Additions, Specification},
+    engine::{Connection, Doing, Engine, Environment, failure},
+    image::{ImageFacts, Images},
+    labels::{self, Labels},
+    link::{self, Line, Transport},
+    meeting::{Meeting, Meetings},
+    policy::{self, Allowed},
+    sandbox::{self, Beginning, DockerSandbox, Parts},
+    settings::Settings,
+};
+
+/// How long the agent of a container that runs may take to find a new host.
+const RECONNECT: Duration = Duration::from_secs(10);
+
+/// Sandboxes that are containers.
+#[derive(Debug)]
+pub(crate) struct Docker {
+    engine: Engine,
+    images: Images,
+    settings: Settings,
+    meetings: Meetings,
+    data_dir: PathBuf,
+    /// The agent's program as a file, by architecture.
+    programs: OnceLock<PathBuf>,
+}
+
+/// What a later host needs to find a sandbox again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    container: String,
+    meeting: String,
+    transport: Transport,
+    /// What its agent shows when it connects again.
+    secret: String,
+    timeout_ms: Option<u64>,
+    stop_timeout_ms: u64,
+    remove: bool,
+    lingers: bool,
+}
+
+impl Saved {
+    const VERSION: u32 = 1;
+}
+
+impl Backend for Docker {
+    const TYPE: &'static str = "docker";
+    const ISOLATION: Isolation = Isolation::Container;
+    const DESCRIPTION: &'static str = "Runs commands in a container of a Docker engine.";
+    const CAPABILITIES: &'static [Capability] = &[
+        Capability::COMMANDS,
+        Capability::TERMINAL,
+        Capability::USERS,
+        Capability::FILES,
+        Capability::ARCHIVES,
+        Capability::STATS,
+        Capability::LOGS,
+        Capability::RECOVERY,
+        Capability::SWEEP,
+    ];
+    type Config = Config;
+    type Sandbox = DockerSandbox;
+
+    fn open(plugin: &PluginContext) -> Result<Self> {
+        let settings = Settings::of(plugin)?;
+        let environment = Environment::of_process();
+        Ok(Self {
+            engine: Engine::connect(settings.host.as_deref(), environment.clone()),
+            images: Images::new(environment),
+            meetings: Meetings::new(plugin.data_dir())?,
+            data_dir: plugin.data_dir().into(),
+            programs: OnceLock::new(),
+            settings,
+        })
+    }
+
+    async fn probe(&self, _call: &Call) -> Result<Health> {
+        Ok(self.engine.probe().await)
+    }
+
+    async fn create(
+        &self,
+        config: Config,
+        context: SandboxContext,
+        call: &Call,
+    ) -> Result<DockerSandbox> {
+        config.validate()?;
+        let connection = self.engine.connection().await?;
+        let Connection {
+            endpoint, facts, ..
+        } = &*connection;
+        let allowed = policy::check(&self.settings, &config, endpoint, facts)?;
+        let image = tokio::select! {
+            image = self.image(&connection, &config, &context) => image?,
+            () = call.cancelled() => return Err(cancelled()),
+        };
+        let transport = self.transport(&connection);
+        let identity = context.identity();
+        let parts = Parts {
+            container: format!("boxyard-{}", identity.id),
+            meeting: self.meetings.of(&identity.lease, &identity.id)?,
+            transport,
+            timeout: config.timeout()?,
+            stop_timeout: config.stop_timeout()?,
+            remove: config.remove_on_exit,
+            lingers: identity.linger_ms > 0 && transport == Transport::Socket,
+            connection: Arc::clone(&connection),
+            context,
+        };
+        let setup = setup(&config, &image, &parts)?;
+        save(&parts, &setup).await?;
+        if call.is_cancelled() {
+            return Err(cancelled());
+        }
+        let own_command = config.own_command(&image.entrypoint, &image.command);
+        let begun = Begun(Some(parts));
+        // To its end: an engine that loses a caller may go on making what he asked for.
+        let made = self.make(&config, allowed, &image, begun.parts()?).await;
+        let made = match made {
+            Ok(_) if call.is_cancelled() => Err(cancelled()),
+            made => made,
+        };
+        let listener = match made {
+            Ok(listener) => listener,
+            Err(error) => {
+                begun.taken()?.undo().await;
+                return Err(error);
+            }
+        };
+        let beginning = Beginning {
+            setup,
+            listener,
+            own_command,
+        };
+        Ok(DockerSandbox::new(begun.taken()?, beginning))
+    }
+
+    async fn recover(
+        &self,
+        state: State,
+        context: SandboxContext,
+        _call: &Call,
+    ) -> Result<Recovered<DockerSandbox>> {
+        if state.version != Saved::VERSION {
+            return Err(Error::failed_precondition(format_args!(
+                "state document version {}: expected {}",
+                state.version,
+                Saved::VERSION
+            )));
+        }
+        let saved: Saved = state.data()?;
+        let connection = self.engine.connection().await?;
+        let parts = Parts {
+            meeting: self.meetings.known(&saved.meeting)?,
+            container: saved.container,
+            transport: saved.transport,
+            timeout: saved.timeout_ms.map(Duration::from_millis),
+            stop_timeout: Duration::from_millis(saved.stop_timeout_ms),
+            remove: saved.remove,
+            lingers: saved.lingers,
+            connection,
+            context,
+        };
+        let setup = Setup {
+            secret: Some(saved.secret),
+            ..Setup::default()
+        };
+        match reconnected(&parts).await? {
+            Some(line) => {
+                let sandbox = DockerSandbox::recovered(parts, line, setup).await?;
+                Ok(Recovered::Running(sandbox))
+            }
+            None => {
+                parts.remove().await?;
+                Ok(Recovered::Gone)
+            }
+        }
+    }
+
+    async fn sweep(&self, request: SweepRequest, call: &Call) -> Result<Swept> {
+        let connection = self.engine.connection().await?;
+        let mut swept = Swept::default();
+        let filters = HashMap::from([("label", vec![labels::HOST])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = connection.docker.list_containers(Some(options)).await;
+        for found in found.doing("listing containers")? {
+            let labels = found.labels.as_ref().and_then(Labels::read);
+            let (Some(labels), Some(id)) = (labels, found.id) else {
+                continue;
+            };
+            if labels.kept || !request.is_orphan(&labels.lease, &labels.sandbox) {
+                continue;
+            }
+            if labels.age() < request.grace() || call.is_cancelled() {
+                swept.kept.push(labels.sandbox);
+                continue;
+            }
+            match sandbox::remove(&connection, &id).await {
+                Ok(()) => swept.removed.push(labels.sandbox),
+                Err(error) => {
+                    tracing::warn!(sandbox = labels.sandbox, %error, "an orphan stays");
+                    swept.kept.push(labels.sandbox);
+                }
+            }
+        }
+        // Of those whose containers are gone, or never were.
+        for found in self.meetings.list()? {
+            let is_orphan = request.is_orphan(&found.lease, &found.sandbox);
+            if !is_orphan || swept.kept.contains(&found.sandbox) {
+                continue;
+            }
+            let was_removed = swept.removed.contains(&found.sandbox);
+            if !was_removed && found.age < request.grace() {
+                swept.kept.push(found.sandbox);
+                continue;
+            }
+            found.meeting.remove().await?;
+            if !was_removed {
+                swept.removed.push(found.sandbox);
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Docker {
+    /// Makes sure that the engine has the image, and tells the host how far that is.
+    async fn image(
+        &self,
+        connection: &Connection,
+        config: &Config,
+        context: &SandboxContext,
+    ) -> Result<Arc<ImageFacts>> {
+        let progress = {
+            let context = context.clone();
+            move |progress: crate::image::Progress| {
+                context.event("image-pull", json!(progress));
+            }
+        };
+        let platform = config.platform.as_ref();
+        let pulled = self.images.ensure(
+            connection,
+            &config.image,
+            platform,
+            config.pull_policy,
+            progress,
+        );
+        pulled.await
+    }
+
+    /// Whether the engine can mount our directories, as far as that is known.
+    fn transport(&self, connection: &Connection) -> Transport {
+        match self.settings.transport {
+            Some(transport) => transport,
+            None if connection.endpoint.is_local() => Transport::Socket,
+            None => Transport::Attach,
+        }
+    }
+
+    /// Makes the container, and what it is spoken to by.
+    async fn make(
+        &self,
+        config: &Config,
+        allowed: Allowed,
+        image: &ImageFacts,
+        parts: &Parts,
+    ) -> Result<Option<tokio::net::UnixListener>> {
+        let labels = Labels::now(parts.context.identity(), !parts.remove);
+        let mut additions = Additions {
+            image: image.id.clone(),
+            labels: labels.to_map(),
+            mounts: allowed.mounts,
+            attach: parts.transport == Transport::Attach,
+            entrypoint: vec![Meeting::program()],
+        };
+        let program = Program::for_arch(rust_arch(&image.architecture), &self.data_dir)?;
+        let listener = match parts.transport {
+            Transport::Socket => {
+                let listener = parts.meeting.open(&self.program(image, &program)?)?;
+                let path = parts.meeting.path().to_string_lossy().into_owned();
+                let mount = container::bind(path, Meeting::TARGET, Mode::ReadOnly);
+                additions.mounts.push(mount);
+                additions
+                    .entrypoint
+                    .extend(["--connect".into(), Meeting::socket()]);
+                Some(listener)
+            }
+            Transport::Attach => {
+                additions.entrypoint.push("--stdio".into());
+                if config.read_only {
+                    let mount = container::volume("", Meeting::TARGET, Mode::ReadWrite);
+                    additions.mounts.push(mount);
+                }
+                None
+            }
+        };
+        let Specification { body, notes } =
+            Specification::new(config, &parts.connection.facts, additions);
+        for note in notes {
+            parts.context.event(note.kind(), note.data());
+        }
+        let docker = &parts.connection.docker;
+        let mut options = CreateContainerOptionsBuilder::new().name(&parts.container);
+        if let Some(platform) = &config.platform {
+            options = options.platform(&platform.to_string());
+        }
+        let made = docker.create_container(Some(options.build()), body).await;
+        let made = made.doing(format_args!("making a container of `{}`", config.image))?;
+        for warning in made.warnings {
+            tracing::debug!(warning, "the engine warns");
+        }
+        if parts.transport == Transport::Attach {
+            link::put_agent(docker, &parts.container, &program).await?;
+        }
+        Ok(listener)
+    }
+
+    /// Returns the agent's program as a file.
+    fn program(&self, image: &ImageFacts, program: &Program) -> Result<PathBuf> {
+        if let Some(path) = self.programs.get() {
+            return Ok(path.clone());
+        }
+        let name = format!("agent-{}", rust_arch(&image.architecture));
+        let path = self.data_dir.join(name);
+        program.write_to(&path)?;
+        Ok(self.programs.get_or_init(|| path).clone())
+    }
+}
+
+/// What commands start from.
+fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
+    let mut env = image.env.clone();
+    env.entry("PATH".into())
+        .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    env.extend(config.env_vars.clone());
+    let kept = config.capabilities.of_commands().into_iter();
+    let kept = kept.chain(config.capabilities.added());
+    let user = config.user.clone().or_else(|| image.user.clone());
+    let linger_ms = parts.context.identity().linger_ms;
+    Ok(Setup {
+        env,
+        working_dir: config.working_dir.clone(),
+        user: user.filter(|user| !user.is_empty()),
+        oom_score_adj: Some(500),
+        capabilities: (!config.privileged).then(|| {
+            kept.map(|capability| capability.name().to_owned())
+                .collect()
+        }),
+        no_new_privileges: !config.privileged,
+        secret: Some(secret()?),
+        linger_ms: if parts.lingers { linger_ms } else { 0 },
+        ..Setup::default()
+    })
+}
+
+fn secret() -> Result<String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(Error::internal)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Saves what finds the sandbox again, before there is anything to find.
+async fn save(parts: &Parts, setup: &Setup) -> Result<()> {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let saved = Saved {
+        container: parts.container.clone(),
+        meeting: parts.meeting.name(),
+        transport: parts.transport,
+        secret: setup.secret.clone().unwrap_or_default(),
+        timeout_ms: parts.timeout.map(milliseconds),
+        stop_timeout_ms: milliseconds(parts.stop_timeout),
+        remove: parts.remove,
+        lingers: parts.lingers,
+    };
+    let state = State::new(Saved::VERSION, &saved)?;
+    parts.context.save_state(state).await
+}
+
+/// Takes the connection of an agent that lost its host; `None` where there is none any more.
+async fn reconnected(parts: &Parts) -> Result<Option<Line>> {
+    let docker = &parts.connection.docker;
+    let found = docker
+        .inspect_container(&parts.container, None::<InspectContainerOptions>)
+        .await;
+    let found = match found.map_err(failure) {
+        Err(error) if error.code() == ErrorCode::NOT_FOUND => return Ok(None),
+        found => found?,
+    };
+    let runs = found.state.and_then(|state| state.running).unwrap_or(false);
+    if !runs || !parts.lingers {
+        return Ok(None);
+    }
+    let listener = parts.meeting.listen()?;
+    tokio::select! {
+        accepted = timeout(RECONNECT, listener.accept()) => match accepted {
+            Ok(accepted) => Ok(Some(Box::pin(accepted?.0))),
+            Err(_) => Ok(None),
+        },
+        _ = link::ended(docker, &parts.container) => Ok(None),
+    }
+}
+
+/// What was begun, and is undone unless it is taken.
+struct Begun(Option<Parts>);
+
+impl Begun {
+    fn parts(&self) -> Result<&Parts> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| Error::internal("taken already"))
+    }
+
+    fn taken(mut self) -> Result<Parts> {
+        self.0
+            .take()
+            .ok_or_else(|| Error::internal("taken already"))
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(parts) = self.0.take() {
+            let context = parts.context.clone();
+            context.spawn(async move { parts.undo().await });
+        }
+    }
+}
+
+fn cancelled() -> Error {
+    Error::cancelled("the caller asked to stop")
+}
+
+/// An architecture as Rust calls it, of which engines have their own names.
+fn rust_arch(name: &str) -> &str {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "386" => "x86",
+        other => other,
+    }
+}

@@ -1,0 +1,151 @@
+//! How host and agent speak: over a socket that the container sees, or over the engine.
+
+use std::{io, path::Path, pin::Pin, time::Duration};
+
+use bollard::{
+    Docker,
+    container::{AttachContainerResults, LogOutput},
+    query_parameters::{
+        AttachContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+        WaitContainerOptions,
+    },
+};
+use boxyard_agent::Program;
+use boxyard_plugin_api::prelude::*;
+use futures_util::{StreamExt, TryStreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixListener,
+    time::timeout,
+};
+use tokio_util::io::StreamReader;
+
+use crate::{
+    engine::{Doing, failure},
+    meeting::Meeting,
+};
+
+/// How long an agent may take to connect once its container was started, and how long a container
+/// may take to start before that: a busy engine starts hundreds one after the other.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How a sandbox is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// A socket in a directory that is mounted into the container.
+    Socket,
+    /// The engine's attach, for engines that do not share our files.
+    Attach,
+}
+
+/// A connection to an agent, whatever it goes over.
+pub(crate) type Line = Pin<Box<dyn Duplex>>;
+
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+
+/// Starts a container and takes the connection of its agent.
+pub(crate) async fn over_socket(
+    docker: &Docker,
+    container: &str,
+    listener: &UnixListener,
+) -> Result<Line> {
+    let start = async {
+        let started = docker.start_container(container, None::<StartContainerOptions>);
+        started.await.doing("starting the container")
+    };
+    // The agent is there before the engine says so.
+    let connected = async {
+        let (stream, _) = listener.accept().await?;
+        Ok::<_, Error>(stream)
+    };
+    tokio::pin!(connected);
+    let early = tokio::select! {
+        started = start => { started?; None }
+        stream = &mut connected => Some(stream?),
+    };
+    if let Some(stream) = early {
+        return Ok(Box::pin(stream));
+    }
+    tokio::select! {
+        stream = timeout(CONNECT, connected) => match stream {
+            Ok(stream) => Ok(Box::pin(stream?)),
+            Err(_) => Err(unconnected(&format!(
+                "it did not connect within {} s", CONNECT.as_secs()
+            ))),
+        },
+        ended = ended(docker, container) => Err(unconnected(&ended)),
+    }
+}
+
+/// Starts a container and speaks to its agent through the engine.
+pub(crate) async fn over_attach(docker: &Docker, container: &str) -> Result<Line> {
+    let options = AttachContainerOptionsBuilder::new()
+        .stdin(true)
+        .stdout(true)
+        .stderr(true)
+        .stream(true)
+        .build();
+    let attached = docker.attach_container(container, Some(options));
+    let AttachContainerResults { output, input } = attached.await.doing("attaching")?;
+    let started = docker.start_container(container, None::<StartContainerOptions>);
+    started.await.doing("starting the container")?;
+    let output = output
+        .map_err(|error| io::Error::other(failure(error)))
+        .try_filter_map(|log| async move {
+            Ok(match log {
+                LogOutput::StdOut { message } | LogOutput::Console { message } => Some(message),
+                LogOutput::StdErr { message } => {
+                    let said = String::from_utf8_lossy(&message).into_owned();
+                    tracing::debug!(said, "the guest agent complains");
+                    None
+                }
+                LogOutput::StdIn { .. } => None,
+            })
+        });
+    Ok(Box::pin(tokio::io::join(
+        StreamReader::new(Box::pin(output)),
+        input,
+    )))
+}
+
+/// Waits until a container does not run; says how it ended.
+pub(crate) async fn ended(docker: &Docker, container: &str) -> String {
+    let mut waiting = docker.wait_container(container, None::<WaitContainerOptions>);
+    match waiting.next().await {
+        Some(Ok(ended)) => format!("the container ended with exit code {}", ended.status_code),
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
+            format!("the container ended with exit code {code}")
+        }
+        Some(Err(error)) => failure(error).to_string(),
+        None => "the container is gone".into(),
+    }
+}
+
+fn unconnected(why: &str) -> Error {
+    Error::unavailable(format_args!("the guest agent is not reached: {why}"))
+}
+
+/// Puts the agent into a container that was not started, for engines that cannot mount it.
+pub(crate) async fn put_agent(docker: &Docker, container: &str, program: &Program) -> Result<()> {
+    let name = Path::new(Meeting::TARGET).join(Meeting::PROGRAM);
+    let archive = archive(name.strip_prefix("/").unwrap_or(&name), program.bytes())?;
+    let options = UploadToContainerOptionsBuilder::new().path("/").build();
+    let put =
+        docker.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
+    put.await
+        .doing("putting the guest agent into the container")
+}
+
+/// Makes an archive of one executable.
+fn archive(path: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o755);
+    header.set_cksum();
+    archive.append_data(&mut header, path, bytes)?;
+    Ok(archive.into_inner()?)
+}

@@ -1,0 +1,153 @@
+//! Whether a configuration asks for more than the operator allows.
+//!
+//! Everything that could reach beyond the sandbox is refused here unless a setting allows it.
+
+mod mounts;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use bollard::models::Mount;
+use boxyard_plugin_api::prelude::*;
+
+use crate::{
+    config::{COMMAND_CAPABILITIES, Config, Device, HOST_GATEWAY, Seccomp},
+    engine::{Endpoint, Facts},
+    settings::Settings,
+};
+
+/// The networks that anybody may join: the engine's own bridge, by both its names, and none.
+const HARMLESS_NETWORKS: [&str; 3] = ["bridge", "default", "none"];
+
+/// What a configuration may mount, each path with its links resolved: nothing else is given to
+/// the engine.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Allowed {
+    pub(crate) mounts: Vec<Mount>,
+}
+
+/// Checks a configuration that was validated.
+///
+/// # Errors
+///
+/// [`ErrorCode::PERMISSION_DENIED`] naming the key, its value and the setting that would allow it,
+/// in the details as well; a mount that is allowed and not there.
+pub(crate) fn check(
+    settings: &Settings,
+    config: &Config,
+    endpoint: &Endpoint,
+    facts: &Facts,
+) -> Result<Allowed> {
+    if config.privileged && !settings.allow_privileged {
+        return Err(refused("privileged", true, "allow_privileged = true"));
+    }
+    check_network(settings, config)?;
+    for capability in config.capabilities.added() {
+        let allowed = COMMAND_CAPABILITIES.contains(&capability)
+            || settings.allowed_capabilities.contains(&capability);
+        if !allowed {
+            return Err(refused(
+                "capabilities.add",
+                capability,
+                format_args!("allowed_capabilities = [\"{capability}\"]"),
+            ));
+        }
+    }
+    let seccomp = match &config.seccomp_profile {
+        Seccomp::Default => None,
+        Seccomp::Unconfined => Some("unconfined"),
+        Seccomp::Profile(_) => Some("a profile of its own"),
+    };
+    if let Some(profile) = seccomp.filter(|_| !settings.allow_unconfined_seccomp) {
+        return Err(refused(
+            "seccomp_profile",
+            profile,
+            "allow_unconfined_seccomp = true",
+        ));
+    }
+    if let Some(runtime) = &config.runtime
+        && *runtime != facts.default_runtime
+        && !settings.allowed_runtimes.contains(runtime)
+    {
+        return Err(refused(
+            "runtime",
+            runtime,
+            format_args!("allowed_runtimes = [{runtime:?}]"),
+        ));
+    }
+    for device in &config.devices {
+        check_device(settings, device, endpoint)?;
+    }
+    Ok(Allowed {
+        mounts: mounts::check(settings, config, endpoint, facts)?,
+    })
+}
+
+fn check_network(settings: &Settings, config: &Config) -> Result<()> {
+    let network = &config.network;
+    if config.has_network()
+        && !HARMLESS_NETWORKS.contains(&network.as_str())
+        && !settings.allowed_networks.contains(network)
+    {
+        return Err(refused(
+            "network",
+            network,
+            format_args!("allowed_networks = [{network:?}]"),
+        ));
+    }
+    for (name, address) in &config.extra_hosts {
+        if address == HOST_GATEWAY && !settings.allow_host_gateway {
+            return Err(refused(
+                format_args!("extra_hosts.{name}"),
+                address,
+                "allow_host_gateway = true",
+            ));
+        }
+    }
+    for (port, bindings) in &config.ports {
+        let public = bindings.iter().find(|place| !place.address.is_loopback());
+        if let Some(place) = public.filter(|_| !settings.allow_public_ports) {
+            return Err(refused(
+                format_args!("ports.{port}"),
+                place.address,
+                "allow_public_ports = true",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_device(settings: &Settings, device: &Device, endpoint: &Endpoint) -> Result<()> {
+    // A link in `/dev` is what it leads to. Links of another machine cannot be looked at.
+    let real = |path: &Path| -> PathBuf {
+        let resolved = endpoint.is_local().then(|| path.canonicalize().ok());
+        resolved.flatten().unwrap_or_else(|| path.into())
+    };
+    let found = real(Path::new(&device.host));
+    let mut allowed = settings.allowed_devices.iter();
+    if allowed.any(|allowed| found.starts_with(real(allowed))) {
+        return Ok(());
+    }
+    Err(refused(
+        "devices",
+        device,
+        format_args!("allowed_devices = [{:?}]", device.host),
+    ))
+}
+
+fn refused(key: impl fmt::Display, value: impl fmt::Display, setting: impl fmt::Display) -> Error {
+    Error::permission_denied(format_args!(
+        "{key}: {value} is not allowed here; the operator's plugin settings could allow it with \
+         `{setting}`"
+    ))
+    .with_details(json!({
+        "key": key.to_string(),
+        "value": value.to_string(),
+        "setting": setting.to_string(),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,442 @@
+//! One sandbox: a container, and the agent in it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bollard::{
+    models::ContainerInspectResponse,
+    query_parameters::{
+        InspectContainerOptions, KillContainerOptions, RemoveContainerOptionsBuilder,
+    },
+};
+use boxyard_agent::{Client, protocol::Setup};
+use boxyard_plugin_api::{LogRequest, Stats, prelude::*};
+use serde_json::Map;
+use tokio::{net::UnixListener, sync::Mutex, time::timeout};
+
+use crate::{
+    engine::{Connection, Doing, failure},
+    journal::Journal,
+    link::{self, Line, Transport},
+    meeting::Meeting,
+    stats,
+};
+
+/// How long the agent may take to kill everything and end.
+const SHUT_DOWN: Duration = Duration::from_secs(5);
+/// How long the engine may take to see that a container ended.
+const ENDED: Duration = Duration::from_secs(15);
+
+/// What a sandbox is made of, whoever made it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) context: SandboxContext,
+    pub(crate) connection: Arc<Connection>,
+    /// The container's name, which is known before there is one.
+    pub(crate) container: String,
+    pub(crate) transport: Transport,
+    pub(crate) meeting: Meeting,
+    /// How long a command may run that does not say so.
+    pub(crate) timeout: Option<Duration>,
+    /// How long programs have to end by themselves when the sandbox stops.
+    pub(crate) stop_timeout: Duration,
+    /// Whether the container goes with the sandbox.
+    pub(crate) remove: bool,
+    /// Whether the agent waits for a later host when this one is gone.
+    pub(crate) lingers: bool,
+}
+
+/// One sandbox. Its container is removed with it, however it goes.
+#[derive(Debug)]
+pub(crate) struct DockerSandbox {
+    parts: Arc<Parts>,
+    /// What is needed to start it; nothing for one that was recovered.
+    beginning: Mutex<Option<Beginning>>,
+    agent: OnceLock<Agent>,
+    journal: Arc<Journal>,
+    removed: AtomicBool,
+}
+
+impl Drop for DockerSandbox {
+    fn drop(&mut self) {
+        if self.removed.load(Ordering::Relaxed) || self.parts.lingers {
+            return;
+        }
+        let parts = Arc::clone(&self.parts);
+        self.parts.context.spawn(async move {
+            if let Err(error) = parts.remove().await {
+                tracing::warn!(%error, "a sandbox that was dropped is left to the sweep");
+            }
+        });
+    }
+}
+
+/// What a sandbox that was not started knows.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) setup: Setup,
+    /// Where the agent will connect, where it does so.
+    pub(crate) listener: Option<UnixListener>,
+    /// What runs beside the commands.
+    pub(crate) own_command: Option<Vec<String>>,
+}
+
+/// An agent that is connected, or was.
+#[derive(Debug)]
+struct Agent {
+    client: Arc<Client>,
+    ending: Arc<AtomicBool>,
+    container: ContainerInspectResponse,
+}
+
+impl DockerSandbox {
+    /// Takes a container that was made and not started.
+    pub(crate) fn new(parts: Parts, beginning: Beginning) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            beginning: Mutex::new(Some(beginning)),
+            agent: OnceLock::new(),
+            journal: Arc::default(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a container that runs, and the connection of its agent.
+    ///
+    /// # Errors
+    ///
+    /// What connected is not its agent.
+    pub(crate) async fn recovered(parts: Parts, line: Line, setup: Setup) -> Result<Self> {
+        let sandbox = Self {
+            parts: Arc::new(parts),
+            beginning: Mutex::default(),
+            agent: OnceLock::new(),
+            journal: Arc::default(),
+            removed: AtomicBool::new(false),
+        };
+        let (client, work) = Client::reconnect(line, setup).await?;
+        sandbox.take(client, work).await?;
+        Ok(sandbox)
+    }
+
+    /// The container's name.
+    pub(crate) fn container(&self) -> &str {
+        &self.parts.container
+    }
+
+    fn agent(&self) -> Result<&Agent> {
+        let agent = self.agent.get();
+        agent.ok_or_else(|| Error::failed_precondition("the sandbox was not started"))
+    }
+
+    fn client(&self) -> Result<&Client> {
+        Ok(&self.agent()?.client)
+    }
+
+    async fn take(
+        &self,
+        client: Client,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let docker = &self.parts.connection.docker;
+        let ending = Arc::new(AtomicBool::new(false));
+        let (parts, asked) = (Arc::clone(&self.parts), Arc::clone(&ending));
+        self.parts.context.spawn(async move {
+            work.await;
+            if !asked.load(Ordering::Relaxed) {
+                parts.context.exited(parts.cause().await);
+            }
+        });
+        let inspected =
+            docker.inspect_container(&self.parts.container, None::<InspectContainerOptions>);
+        let agent = Agent {
+            client: Arc::new(client),
+            ending,
+            container: inspected.await.doing("looking at the container")?,
+        };
+        let id = agent.container.id.clone().unwrap_or_default();
+        self.parts.context.set_metadata("container_id", id);
+        let taken = self.agent.set(agent);
+        taken.map_err(|_| Error::failed_precondition("the sandbox was started before"))
+    }
+
+    /// Has the agent kill everything and end, and the engine where it does not.
+    async fn end_agent(&self) {
+        let Some(agent) = self.agent.get() else {
+            return;
+        };
+        agent.ending.store(true, Ordering::Relaxed);
+        let Err(error) = agent.client.shut_down(SHUT_DOWN).await else {
+            return;
+        };
+        tracing::debug!(%error, "the guest agent does not end, and is killed");
+        let docker = &self.parts.connection.docker;
+        let killed = docker
+            .kill_container(&self.parts.container, None::<KillContainerOptions>)
+            .await;
+        // One that does not run needs no signal.
+        if let Err(error) = killed.map_err(failure) {
+            tracing::debug!(%error, "killing the container");
+        }
+    }
+
+    /// Runs what the configuration wants beside the commands.
+    fn run_own(&self, argv: Vec<String>) -> Result<()> {
+        let client = Arc::clone(&self.agent()?.client);
+        let (context, journal) = (self.parts.context.clone(), Arc::clone(&self.journal));
+        self.parts.context.spawn(async move {
+            let command = Command::argv(argv);
+            let io = CommandIo {
+                stdin: ByteSource::empty(),
+                stdout: ByteSink::new(journal.writer()),
+                stderr: ByteSink::new(journal.writer()),
+                controls: boxyard_plugin_api::Controls::none(),
+            };
+            let call = boxyard_plugin_api::CallController::new(0).call();
+            let ended = client.execute_command(&command, io, &call).await;
+            journal.end();
+            let data = match ended {
+                Ok(exit) => json!({ "exit_code": exit.exit_code, "signal": exit.signal }),
+                Err(error) => json!({ "error": error.message() }),
+            };
+            context.event("image-command-ended", data);
+        });
+        Ok(())
+    }
+}
+
+impl Parts {
+    /// Says why the agent is gone.
+    async fn cause(&self) -> String {
+        let docker = &self.connection.docker;
+        // The engine may take a moment to see it.
+        let _ = timeout(
+            Duration::from_millis(800),
+            link::ended(docker, &self.container),
+        )
+        .await;
+        let found = docker
+            .inspect_container(&self.container, None::<InspectContainerOptions>)
+            .await;
+        let state = match found {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(error) => {
+                let error = failure(error);
+                return match error.code() {
+                    ErrorCode::NOT_FOUND => "the container was removed".into(),
+                    _ => format!("the container is lost: {error}"),
+                };
+            }
+        };
+        let code = state.exit_code.unwrap_or_default();
+        if state.running == Some(true) {
+            return "the guest agent broke its connection, and the container still runs".into();
+        }
+        self.context.set_metadata("exit_code", code);
+        match (
+            state.oom_killed,
+            state.error.filter(|error| !error.is_empty()),
+        ) {
+            (Some(true), _) => {
+                format!("the container was ended for want of memory, with exit code {code}")
+            }
+            (_, Some(error)) => format!("the container ended with exit code {code}: {error}"),
+            _ => format!("the container ended with exit code {code}"),
+        }
+    }
+
+    /// Removes the container with its anonymous volumes; that it is gone is no error.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        if self.remove {
+            remove(&self.connection, &self.container).await?;
+        }
+        self.meeting.remove().await
+    }
+
+    /// Removes what was begun of a sandbox that there will not be.
+    pub(crate) async fn undo(&self) {
+        let removed = remove(&self.connection, &self.container).await;
+        let removed = removed.and(self.meeting.remove().await);
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what was begun is left to the sweep");
+        }
+    }
+}
+
+/// Removes a container, whatever it does; that it is gone is no error.
+pub(crate) async fn remove(connection: &Connection, container: &str) -> Result<()> {
+    let options = RemoveContainerOptionsBuilder::new()
+        .force(true)
+        .v(true)
+        .build();
+    let removed = connection
+        .docker
+        .remove_container(container, Some(options))
+        .await;
+    match removed.map_err(failure) {
+        Err(error) if error.code() == ErrorCode::NOT_FOUND => Ok(()),
+        // Somebody else removes it.
+        Err(error) if error.message().contains("already in progress") => {
+            gone(connection, container).await
+        }
+        Err(error) => Err(error.context(format_args!("removing the container {container}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+async fn gone(connection: &Connection, container: &str) -> Result<()> {
+    let options = bollard::query_parameters::WaitContainerOptionsBuilder::new()
+        .condition("removed")
+        .build();
+    let mut waiting = connection.docker.wait_container(container, Some(options));
+    // However it answers, it is gone then.
+    let waited = timeout(ENDED, futures_util::StreamExt::next(&mut waiting)).await;
+    waited.map(drop).map_err(|_| {
+        Error::unavailable(format_args!(
+            "the container {container} is still being removed"
+        ))
+        .retryable()
+    })
+}
+
+impl Sandbox for DockerSandbox {
+    async fn start(&self, _call: &Call) -> Result<()> {
+        let beginning = self.beginning.lock().await.take();
+        let Some(beginning) = beginning else {
+            return Err(Error::failed_precondition("the sandbox was started before"));
+        };
+        let docker = &self.parts.connection.docker;
+        let line = match &beginning.listener {
+            Some(listener) => link::over_socket(docker, &self.parts.container, listener).await?,
+            None => link::over_attach(docker, &self.parts.container).await?,
+        };
+        let (client, work) = Client::connect(line, beginning.setup).await?;
+        self.take(client, work).await?;
+        if let Some(argv) = beginning.own_command {
+            self.run_own(argv)?;
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, _call: &Call) -> Result<()> {
+        // Nobody starts it any more.
+        self.beginning.lock().await.take();
+        if self.agent.get().is_none() {
+            return Ok(());
+        }
+        let docker = &self.parts.connection.docker;
+        self.end_agent().await;
+        match timeout(ENDED, link::ended(docker, &self.parts.container)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::unavailable(format_args!(
+                "the container {} still runs {} s after its agent ended",
+                self.parts.container,
+                ENDED.as_secs()
+            ))
+            .retryable()),
+        }
+    }
+
+    async fn cleanup(&self, _call: &Call) -> Result<()> {
+        self.beginning.lock().await.take();
+        self.end_agent().await;
+        self.parts.remove().await?;
+        self.removed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn execute_command(
+        &self,
+        mut command: Command,
+        io: CommandIo,
+        call: &Call,
+    ) -> Result<CommandExit> {
+        command.timeout = command.timeout.or(self.parts.timeout);
+        self.client()?.execute_command(&command, io, call).await
+    }
+
+    boxyard_agent::delegate_files!(self => self.client());
+
+    async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
+        let id = self
+            .agent
+            .get()
+            .and_then(|agent| agent.container.id.clone());
+        Ok(id.map(|id| ExecutionContext::Container {
+            engine: "docker".into(),
+            id,
+        }))
+    }
+
+    async fn info(&self, _call: &Call) -> Result<Map<String, Value>> {
+        let mut info = Map::from_iter([
+            ("container".to_owned(), self.parts.container.clone().into()),
+            ("transport".into(), json!(self.parts.transport)),
+            ("engine".into(), json!(self.parts.connection.facts)),
+        ]);
+        if let Some(agent) = self.agent.get() {
+            info.extend(described(&agent.container));
+        }
+        Ok(info)
+    }
+
+    async fn stats(&self, _call: &Call) -> Result<Stats> {
+        self.agent()?;
+        stats::measure(&self.parts.connection.docker, &self.parts.container).await
+    }
+
+    async fn logs(&self, request: LogRequest, to: ByteSink, call: &Call) -> Result<()> {
+        self.journal.copy(&request, &to, call).await
+    }
+}
+
+/// What is worth knowing of a container that runs.
+fn described(container: &ContainerInspectResponse) -> Map<String, Value> {
+    let state = container.state.as_ref();
+    let networks = container
+        .network_settings
+        .as_ref()
+        .and_then(|it| it.networks.as_ref());
+    let addresses: BTreeMap<_, _> = networks
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, network)| Some((name.clone(), network.ip_address.clone()?)))
+        .filter(|(_, address)| !address.is_empty())
+        .collect();
+    let host = container.host_config.as_ref();
+    let config = container.config.as_ref();
+    Map::from_iter([
+        ("container_id".into(), json!(container.id)),
+        (
+            "image".into(),
+            json!(config.and_then(|config| config.image.clone())),
+        ),
+        ("image_id".into(), json!(container.image)),
+        ("pid".into(), json!(state.and_then(|state| state.pid))),
+        ("addresses".into(), json!(addresses)),
+        (
+            "ports".into(),
+            json!(
+                container
+                    .network_settings
+                    .as_ref()
+                    .and_then(|it| it.ports.clone())
+            ),
+        ),
+        (
+            "limits".into(),
+            json!({
+                "memory_bytes": host.and_then(|host| host.memory),
+                "cpu_quota_us": host.and_then(|host| host.cpu_quota),
+                "cpu_period_us": host.and_then(|host| host.cpu_period),
+                "pids": host.and_then(|host| host.pids_limit),
+            }),
+        ),
+    ])
+}
