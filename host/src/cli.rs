@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod external;
+mod new;
 mod output;
 mod plugins;
 mod run;
@@ -78,6 +79,9 @@ enum Verb {
     Types(types::TypesArgs),
     /// Create a sandbox, run a command or a tool in it, and delete it.
     Run(Box<run::RunArgs>),
+    /// Make the project of a new plugin.
+    #[command(subcommand)]
+    New(new::NewVerb),
     /// Check the host's configuration.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -157,6 +161,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Completions(args) => completions::run(&args),
         Verb::External(words) => external::run(&words),
         Verb::Config(verb) => config::run(&verb, &global),
+        Verb::New(verb) => new::run(verb),
         Verb::Plugins(verb) => plugins::run(verb, &global),
         Verb::Types(args) => on_runtime(types::run(args, global.prepare()?)),
         Verb::Run(args) => on_runtime(run::run(*args, global.prepare()?)),

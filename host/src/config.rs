@@ -313,7 +313,7 @@ fn base() -> Option<Xdg> {
 }
 
 /// Returns the build directory that this program runs from, whose plugins are the workspace's own.
-fn build_dir() -> Option<PathBuf> {
+pub(crate) fn build_dir() -> Option<PathBuf> {
     let program = env::current_exe().ok()?;
     let profile = program.parent()?;
     // Cargo marks its target directory with the first file and every profile with the second.

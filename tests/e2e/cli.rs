@@ -1,10 +1,11 @@
 //! The `boxyard` program, as people and programs use it.
 //!
 //! Covers: the JSON that programs rely on, exit codes, streams as they come, signals, clean-up
-//! after SIGKILL, configuration, installing, verbs of others.
+//! after SIGKILL, configuration, installing, new projects, verbs of others.
 
 mod config;
 mod ends;
+mod new;
 mod plugins;
 mod run;
 mod streams;

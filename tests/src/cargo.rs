@@ -37,14 +37,14 @@ pub fn target_dir() -> Result<PathBuf> {
         .with_context(|| format!("{} is in no target directory of cargo's", program.display()))
 }
 
-/// Returns a `cargo build` for a package that is no part of this build: the profile and the flags
-/// of this build do not steer it.
+/// Returns a cargo for a package that is no part of this build: the profile and the flags of this
+/// build do not steer it.
 ///
 /// What rustup was told stays: without `RUSTUP_TOOLCHAIN` its proxies choose a toolchain by
 /// themselves, and may install or update the one that everybody on the machine shares. So does
 /// what chooses a compiler: with [`cargo`] it is the one of this build.
-pub fn foreign_build(program: impl Into<OsString>, directory: &Path, target: &Path) -> Command {
-    let mut command = building(program);
+pub fn foreign(program: impl Into<OsString>, directory: &Path, target: &Path) -> Command {
+    let mut command = Command::new(program.into());
     for (name, _) in env::vars_os() {
         if steers(&name.to_string_lossy()) {
             command.env_remove(&name);
@@ -52,7 +52,15 @@ pub fn foreign_build(program: impl Into<OsString>, directory: &Path, target: &Pa
     }
     command
         .current_dir(directory)
-        .env("CARGO_TARGET_DIR", target);
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTUP_AUTO_INSTALL", "0");
+    command
+}
+
+/// Returns a `cargo build` as [`foreign`] has it, for [`build`].
+pub fn foreign_build(program: impl Into<OsString>, directory: &Path, target: &Path) -> Command {
+    let mut command = foreign(program, directory, target);
+    command.args(["build", "--message-format=json"]);
     command
 }
 
