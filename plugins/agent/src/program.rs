@@ -7,6 +7,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use boxyard_plugin_api::{Error, ErrorCode, Result};
@@ -106,7 +107,10 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if holds(path, bytes).unwrap_or(false) {
         return Ok(());
     }
-    let new = path.with_extension(std::process::id().to_string());
+    // Others may be writing it, too.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let new = path.with_extension(format!("{}-{number}", std::process::id()));
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true).mode(0o755);
     let written = options.open(&new)?.write_all(bytes);
@@ -172,5 +176,19 @@ mod tests {
         let left = fs::read_dir(directory.path()).unwrap();
         let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["program"]);
+    }
+
+    #[test]
+    fn a_file_may_be_put_by_many_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("program");
+        let bytes = vec![7; 1 << 20];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| put(&path, &bytes).unwrap());
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

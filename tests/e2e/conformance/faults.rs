@@ -170,7 +170,6 @@ const FAULTS: &[Fault] = faults! {
     "sweeps-undeclared" => "recovery-sweep-undeclared-is-unsupported" in "faulty-modest";
 
     "parameters-are-not-described" => "tool-parameters-name-every-key";
-    "takes-any-parameters" => "tool-wrong-parameters-are-an-error";
     "panics-without-commands" => "tool-in-a-sandbox-that-refuses-everything";
     "hangs-when-cancelled" => "tool-that-is-cancelled-ends";
     "panics-at-the-second-call" => "tool-can-be-called-again";
