@@ -1,28 +1,21 @@
 //! The sandbox type: makes containers, finds those of earlier hosts again, and removes orphans.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-};
-use boxyard_agent::{Program, protocol::Setup};
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
+use boxyard_agent::protocol::Setup;
 use boxyard_plugin_api::prelude::*;
 use tokio::time::timeout;
 
 use crate::{
-    config::{Config, Mode},
-    container::{self, Additions, Specification},
+    config::Config,
     engine::{Connection, Doing, Engine, Environment, failure},
     image::{ImageFacts, Images},
     labels::{self, Labels},
-    link::{self, Line, Transport},
-    meeting::{Meeting, Meetings},
-    policy::{self, Allowed},
+    link::{self, Line},
+    meeting::Meetings,
+    policy,
+    recipe::{Maker, Recipe},
     sandbox::{self, Beginning, DockerSandbox, Parts},
     settings::Settings,
 };
@@ -37,9 +30,7 @@ pub(crate) struct Docker {
     images: Images,
     settings: Settings,
     meetings: Meetings,
-    data_dir: PathBuf,
-    /// The agent's program as a file, by architecture.
-    programs: OnceLock<PathBuf>,
+    maker: Arc<Maker>,
 }
 
 /// What a later host needs to find a sandbox again.
@@ -47,7 +38,6 @@ pub(crate) struct Docker {
 struct Saved {
     container: String,
     meeting: String,
-    transport: Transport,
     /// What its agent shows when it connects again.
     secret: String,
     timeout_ms: Option<u64>,
@@ -85,8 +75,7 @@ impl Backend for Docker {
             engine: Engine::connect(settings.host.as_deref(), environment.clone()),
             images: Images::new(environment),
             meetings: Meetings::new(plugin.data_dir())?,
-            data_dir: plugin.data_dir().into(),
-            programs: OnceLock::new(),
+            maker: Arc::new(Maker::new(plugin.data_dir())),
             settings,
         })
     }
@@ -111,16 +100,14 @@ impl Backend for Docker {
             image = self.image(&connection, &config, &context) => image?,
             () = call.cancelled() => return Err(cancelled()),
         };
-        let transport = self.transport(&connection);
         let identity = context.identity();
         let parts = Parts {
             container: format!("boxyard-{}", identity.id),
             meeting: self.meetings.of(&identity.lease, &identity.id)?,
-            transport,
             timeout: config.timeout()?,
             stop_timeout: config.stop_timeout()?,
             remove: config.remove_on_exit,
-            lingers: identity.linger_ms > 0 && transport == Transport::Socket,
+            lingers: identity.linger_ms > 0,
             connection: Arc::clone(&connection),
             context,
         };
@@ -130,15 +117,21 @@ impl Backend for Docker {
             return Err(cancelled());
         }
         let own_command = config.own_command(&image.entrypoint, &image.command);
+        let recipe = Recipe {
+            maker: Arc::clone(&self.maker),
+            config,
+            allowed,
+            image,
+        };
         let begun = Begun(Some(parts));
         // To its end: an engine that loses a caller may go on making what he asked for.
-        let made = self.make(&config, allowed, &image, begun.parts()?).await;
+        let made = recipe.make(begun.parts()?).await;
         let made = match made {
             Ok(_) if call.is_cancelled() => Err(cancelled()),
             made => made,
         };
-        let listener = match made {
-            Ok(listener) => listener,
+        let door = match made {
+            Ok(door) => door,
             Err(error) => {
                 begun.taken()?.undo().await;
                 return Err(error);
@@ -146,7 +139,8 @@ impl Backend for Docker {
         };
         let beginning = Beginning {
             setup,
-            listener,
+            door,
+            recipe,
             own_command,
         };
         Ok(DockerSandbox::new(begun.taken()?, beginning))
@@ -170,7 +164,6 @@ impl Backend for Docker {
         let parts = Parts {
             meeting: self.meetings.known(&saved.meeting)?,
             container: saved.container,
-            transport: saved.transport,
             timeout: saved.timeout_ms.map(Duration::from_millis),
             stop_timeout: Duration::from_millis(saved.stop_timeout_ms),
             remove: saved.remove,
@@ -267,84 +260,6 @@ impl Docker {
         );
         pulled.await
     }
-
-    /// Whether the engine can mount our directories, as far as that is known.
-    fn transport(&self, connection: &Connection) -> Transport {
-        match self.settings.transport {
-            Some(transport) => transport,
-            None if connection.endpoint.is_local() => Transport::Socket,
-            None => Transport::Attach,
-        }
-    }
-
-    /// Makes the container, and what it is spoken to by.
-    async fn make(
-        &self,
-        config: &Config,
-        allowed: Allowed,
-        image: &ImageFacts,
-        parts: &Parts,
-    ) -> Result<Option<tokio::net::UnixListener>> {
-        let labels = Labels::now(parts.context.identity(), !parts.remove);
-        let mut additions = Additions {
-            image: image.id.clone(),
-            labels: labels.to_map(),
-            mounts: allowed.mounts,
-            attach: parts.transport == Transport::Attach,
-            entrypoint: vec![Meeting::program()],
-        };
-        let program = Program::for_arch(rust_arch(&image.architecture), &self.data_dir)?;
-        let listener = match parts.transport {
-            Transport::Socket => {
-                let listener = parts.meeting.open(&self.program(image, &program)?)?;
-                let path = parts.meeting.path().to_string_lossy().into_owned();
-                let mount = container::bind(path, Meeting::TARGET, Mode::ReadOnly);
-                additions.mounts.push(mount);
-                additions
-                    .entrypoint
-                    .extend(["--connect".into(), Meeting::socket()]);
-                Some(listener)
-            }
-            Transport::Attach => {
-                additions.entrypoint.push("--stdio".into());
-                if config.read_only {
-                    let mount = container::volume("", Meeting::TARGET, Mode::ReadWrite);
-                    additions.mounts.push(mount);
-                }
-                None
-            }
-        };
-        let Specification { body, notes } =
-            Specification::new(config, &parts.connection.facts, additions);
-        for note in notes {
-            parts.context.event(note.kind(), note.data());
-        }
-        let docker = &parts.connection.docker;
-        let mut options = CreateContainerOptionsBuilder::new().name(&parts.container);
-        if let Some(platform) = &config.platform {
-            options = options.platform(&platform.to_string());
-        }
-        let made = docker.create_container(Some(options.build()), body).await;
-        let made = made.doing(format_args!("making a container of `{}`", config.image))?;
-        for warning in made.warnings {
-            tracing::debug!(warning, "the engine warns");
-        }
-        if parts.transport == Transport::Attach {
-            link::put_agent(docker, &parts.container, &program).await?;
-        }
-        Ok(listener)
-    }
-
-    /// Returns the agent's program as a file.
-    fn program(&self, image: &ImageFacts, program: &Program) -> Result<PathBuf> {
-        if let Some(path) = self.programs.get() {
-            return Ok(path.clone());
-        }
-        let name = format!("agent-{}", rust_arch(&image.architecture));
-        let path = self.data_dir.join(name);
-        program.write_to(&path)?;
-        Ok(self.programs.get_or_init(|| path).clone())
-    }
 }
 
 /// What commands start from.
@@ -385,7 +300,6 @@ async fn save(parts: &Parts, setup: &Setup) -> Result<()> {
     let saved = Saved {
         container: parts.container.clone(),
         meeting: parts.meeting.name(),
-        transport: parts.transport,
         secret: setup.secret.clone().unwrap_or_default(),
         timeout_ms: parts.timeout.map(milliseconds),
         stop_timeout_ms: milliseconds(parts.stop_timeout),
@@ -448,14 +362,4 @@ impl Drop for Begun {
 
 fn cancelled() -> Error {
     Error::cancelled("the caller asked to stop")
-}
-
-/// An architecture as Rust calls it, of which engines have their own names.
-fn rust_arch(name: &str) -> &str {
-    match name {
-        "amd64" => "x86_64",
-        "arm64" => "aarch64",
-        "386" => "x86",
-        other => other,
-    }
 }

@@ -15,6 +15,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use boxyard_plugin_api::prelude::*;
 
+use crate::link::Transport;
+
 pub(crate) use self::{
     capability::{COMMAND_CAPABILITIES, Capabilities, LinuxCapability},
     device::Device,
@@ -105,6 +107,9 @@ pub(crate) struct Config {
     /// stops.
     #[schemars(range(min = 0))]
     pub(crate) stop_timeout: f64,
+    /// How the host speaks to the sandbox: over a `socket` that is mounted into it, or by the
+    /// engine's `attach`; the first that works without it.
+    pub(crate) transport: Option<Transport>,
     /// Whether the container goes with the sandbox. One that stays is stopped, and yours to
     /// remove.
     pub(crate) remove_on_exit: bool,
@@ -156,6 +161,7 @@ impl Default for Config {
             runtime: None,
             healthcheck: false,
             stop_timeout: 0.0,
+            transport: None,
             remove_on_exit: true,
         }
     }

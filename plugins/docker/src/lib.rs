@@ -10,6 +10,7 @@ mod labels;
 mod link;
 mod meeting;
 mod policy;
+mod recipe;
 mod sandbox;
 mod settings;
 mod stats;

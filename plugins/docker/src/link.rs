@@ -30,7 +30,7 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How a sandbox is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Transport {
     /// A socket in a directory that is mounted into the container.
@@ -124,8 +124,16 @@ pub(crate) async fn ended(docker: &Docker, container: &str) -> String {
     }
 }
 
+/// What an agent that does not connect is told of as, and known by.
+const UNREACHED: &str = "the guest agent is not reached";
+
 fn unconnected(why: &str) -> Error {
-    Error::unavailable(format_args!("the guest agent is not reached: {why}"))
+    Error::unavailable(format_args!("{UNREACHED}: {why}"))
+}
+
+/// Whether an agent did not connect, though its container could be started.
+pub(crate) fn is_unreached(error: &Error) -> bool {
+    error.message().starts_with(UNREACHED)
 }
 
 /// Puts the agent into a container that was not started, for engines that cannot mount it.

@@ -18,13 +18,14 @@ use bollard::{
 use boxyard_agent::{Client, protocol::Setup};
 use boxyard_plugin_api::{LogRequest, Stats, prelude::*};
 use serde_json::Map;
-use tokio::{net::UnixListener, sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     engine::{Connection, Doing, failure},
     journal::Journal,
     link::{self, Line, Transport},
     meeting::Meeting,
+    recipe::{Door, Recipe},
     stats,
 };
 
@@ -40,7 +41,6 @@ pub(crate) struct Parts {
     pub(crate) connection: Arc<Connection>,
     /// The container's name, which is known before there is one.
     pub(crate) container: String,
-    pub(crate) transport: Transport,
     pub(crate) meeting: Meeting,
     /// How long a command may run that does not say so.
     pub(crate) timeout: Option<Duration>,
@@ -81,8 +81,9 @@ impl Drop for DockerSandbox {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) setup: Setup,
-    /// Where the agent will connect, where it does so.
-    pub(crate) listener: Option<UnixListener>,
+    pub(crate) door: Door,
+    /// For another try.
+    pub(crate) recipe: Recipe,
     /// What runs beside the commands.
     pub(crate) own_command: Option<Vec<String>>,
 }
@@ -92,6 +93,7 @@ pub(crate) struct Beginning {
 struct Agent {
     client: Arc<Client>,
     ending: Arc<AtomicBool>,
+    transport: Transport,
     container: ContainerInspectResponse,
 }
 
@@ -121,13 +123,8 @@ impl DockerSandbox {
             removed: AtomicBool::new(false),
         };
         let (client, work) = Client::reconnect(line, setup).await?;
-        sandbox.take(client, work).await?;
+        sandbox.take(client, work, Transport::Socket).await?;
         Ok(sandbox)
-    }
-
-    /// The container's name.
-    pub(crate) fn container(&self) -> &str {
-        &self.parts.container
     }
 
     fn agent(&self) -> Result<&Agent> {
@@ -143,6 +140,7 @@ impl DockerSandbox {
         &self,
         client: Client,
         work: impl Future<Output = ()> + Send + 'static,
+        transport: Transport,
     ) -> Result<()> {
         let docker = &self.parts.connection.docker;
         let ending = Arc::new(AtomicBool::new(false));
@@ -158,6 +156,7 @@ impl DockerSandbox {
         let agent = Agent {
             client: Arc::new(client),
             ending,
+            transport,
             container: inspected.await.doing("looking at the container")?,
         };
         let id = agent.container.id.clone().unwrap_or_default();
@@ -311,13 +310,10 @@ impl Sandbox for DockerSandbox {
         let Some(beginning) = beginning else {
             return Err(Error::failed_precondition("the sandbox was started before"));
         };
-        let docker = &self.parts.connection.docker;
-        let line = match &beginning.listener {
-            Some(listener) => link::over_socket(docker, &self.parts.container, listener).await?,
-            None => link::over_attach(docker, &self.parts.container).await?,
-        };
+        let started = beginning.recipe.start(&self.parts, beginning.door);
+        let (line, transport) = started.await?;
         let (client, work) = Client::connect(line, beginning.setup).await?;
-        self.take(client, work).await?;
+        self.take(client, work, transport).await?;
         if let Some(argv) = beginning.own_command {
             self.run_own(argv)?;
         }
@@ -377,10 +373,10 @@ impl Sandbox for DockerSandbox {
     async fn info(&self, _call: &Call) -> Result<Map<String, Value>> {
         let mut info = Map::from_iter([
             ("container".to_owned(), self.parts.container.clone().into()),
-            ("transport".into(), json!(self.parts.transport)),
             ("engine".into(), json!(self.parts.connection.facts)),
         ]);
         if let Some(agent) = self.agent.get() {
+            info.insert("transport".into(), json!(agent.transport));
             info.extend(described(&agent.container));
         }
         Ok(info)

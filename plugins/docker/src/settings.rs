@@ -7,7 +7,6 @@ use boxyard_plugin_api::prelude::*;
 use crate::{
     config::{LinuxCapability, wrong},
     engine::Endpoint,
-    link::Transport,
 };
 
 /// The plugin's settings: where the engine is, and what configurations may ask for that could
@@ -17,9 +16,6 @@ use crate::{
 pub(crate) struct Settings {
     /// The engine's address, in place of what docker's own tools would use.
     pub(crate) host: Option<String>,
-    /// How agents are spoken to: `socket` through a directory that is mounted, `attach` through
-    /// the engine; the first that works without it.
-    pub(crate) transport: Option<Transport>,
     /// Directories of the host that may be mounted, with all that is in them.
     pub(crate) allowed_mounts: Vec<AllowedMount>,
     /// Volumes of the engine that may be mounted.

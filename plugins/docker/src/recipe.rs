@@ -1,0 +1,214 @@
+//! Making a container, in whatever way it can be spoken to.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bollard::query_parameters::CreateContainerOptionsBuilder;
+use boxyard_agent::Program;
+use boxyard_plugin_api::prelude::*;
+use tokio::net::UnixListener;
+
+use crate::{
+    config::{Config, Mode},
+    container::{self, Additions, Specification},
+    engine::Doing,
+    image::ImageFacts,
+    labels::Labels,
+    link::{self, Line, Transport},
+    meeting::Meeting,
+    policy::Allowed,
+    sandbox::{self, Parts},
+};
+
+/// What all containers of a plugin are made with.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    data_dir: PathBuf,
+    /// The file that is the agent's program, once it was written.
+    program: Mutex<Option<PathBuf>>,
+    /// Whether a container could not be reached over a socket, so that none will be.
+    attaches: AtomicBool,
+}
+
+/// What one container is made from.
+#[derive(Debug)]
+pub(crate) struct Recipe {
+    pub(crate) maker: Arc<Maker>,
+    pub(crate) config: Config,
+    pub(crate) allowed: Allowed,
+    pub(crate) image: Arc<ImageFacts>,
+}
+
+/// How the agent of a container will come in.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// It connects to this.
+    Socket(UnixListener),
+    /// It is attached to.
+    Attach,
+}
+
+impl Door {
+    fn transport(&self) -> Transport {
+        match self {
+            Self::Socket(_) => Transport::Socket,
+            Self::Attach => Transport::Attach,
+        }
+    }
+}
+
+impl Maker {
+    pub(crate) fn new(data_dir: &Path) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            program: Mutex::default(),
+            attaches: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns the agent's program as a file, for containers of an architecture.
+    fn file(&self, arch: &str, program: &Program) -> Result<PathBuf> {
+        let path = self.data_dir.join(format!("agent-{arch}"));
+        let mut written = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.as_ref() != Some(&path) {
+            program.write_to(&path)?;
+            *written = Some(path.clone());
+        }
+        Ok(path)
+    }
+}
+
+impl Recipe {
+    /// Makes the container; over the engine where it cannot be made with a socket.
+    pub(crate) async fn make(&self, parts: &Parts) -> Result<Door> {
+        let wanted = self.config.transport;
+        let attaches = self.maker.attaches.load(Ordering::Relaxed);
+        let first = match wanted {
+            Some(transport) => transport,
+            // Its files are not ours.
+            None if attaches || !parts.connection.endpoint.is_local() => Transport::Attach,
+            None => Transport::Socket,
+        };
+        let made = self.make_with(first, parts).await;
+        match made {
+            // The engine does not see what it is to mount, as far as words can say.
+            Err(error)
+                if first == Transport::Socket
+                    && wanted.is_none()
+                    && error.message().contains("bind source path does not exist") =>
+            {
+                self.make_again(parts, &error).await
+            }
+            made => made,
+        }
+    }
+
+    /// Starts the container and takes the connection of its agent. Where that does not come over
+    /// a socket, the container is made again, and attached to.
+    pub(crate) async fn start(&self, parts: &Parts, door: Door) -> Result<(Line, Transport)> {
+        let docker = &parts.connection.docker;
+        let transport = door.transport();
+        let line = match door {
+            Door::Socket(listener) => link::over_socket(docker, &parts.container, &listener).await,
+            Door::Attach => link::over_attach(docker, &parts.container).await,
+        };
+        match line {
+            Err(error)
+                if transport == Transport::Socket
+                    && self.config.transport.is_none()
+                    && link::is_unreached(&error) =>
+            {
+                self.make_again(parts, &error).await?;
+                let line = link::over_attach(docker, &parts.container).await?;
+                Ok((line, Transport::Attach))
+            }
+            line => Ok((line?, transport)),
+        }
+    }
+
+    async fn make_again(&self, parts: &Parts, why: &Error) -> Result<Door> {
+        tracing::info!(reason = %why, "no socket leads into containers: they are attached to");
+        parts
+            .context
+            .event("transport-changed", json!({ "reason": why.message() }));
+        sandbox::remove(&parts.connection, &parts.container).await?;
+        parts.meeting.remove().await?;
+        let door = self.make_with(Transport::Attach, parts).await?;
+        self.maker.attaches.store(true, Ordering::Relaxed);
+        Ok(door)
+    }
+
+    async fn make_with(&self, transport: Transport, parts: &Parts) -> Result<Door> {
+        let Self {
+            config,
+            image,
+            maker,
+            ..
+        } = self;
+        let labels = Labels::now(parts.context.identity(), !parts.remove);
+        let mut additions = Additions {
+            image: image.id.clone(),
+            labels: labels.to_map(),
+            mounts: self.allowed.mounts.clone(),
+            attach: transport == Transport::Attach,
+            entrypoint: vec![Meeting::program()],
+        };
+        let arch = rust_arch(&image.architecture);
+        let program = Program::for_arch(arch, &maker.data_dir)?;
+        let door = match transport {
+            Transport::Socket => {
+                let listener = parts.meeting.open(&maker.file(arch, &program)?)?;
+                let path = parts.meeting.path().to_string_lossy().into_owned();
+                let mount = container::bind(path, Meeting::TARGET, Mode::ReadOnly);
+                additions.mounts.push(mount);
+                additions
+                    .entrypoint
+                    .extend(["--connect".into(), Meeting::socket()]);
+                Door::Socket(listener)
+            }
+            Transport::Attach => {
+                additions.entrypoint.push("--stdio".into());
+                if config.read_only {
+                    // The container's own files cannot be written by the engine either.
+                    let mount = container::volume("", Meeting::TARGET, Mode::ReadWrite);
+                    additions.mounts.push(mount);
+                }
+                Door::Attach
+            }
+        };
+        let facts = &parts.connection.facts;
+        let Specification { body, notes } = Specification::new(config, facts, additions);
+        for note in notes {
+            parts.context.event(note.kind(), note.data());
+        }
+        let docker = &parts.connection.docker;
+        let mut options = CreateContainerOptionsBuilder::new().name(&parts.container);
+        if let Some(platform) = &config.platform {
+            options = options.platform(&platform.to_string());
+        }
+        let made = docker.create_container(Some(options.build()), body).await;
+        let made = made.doing(format_args!("making a container of `{}`", config.image))?;
+        for warning in made.warnings {
+            tracing::debug!(warning, "the engine warns");
+        }
+        if transport == Transport::Attach {
+            link::put_agent(docker, &parts.container, &program).await?;
+        }
+        Ok(door)
+    }
+}
+
+/// An architecture as Rust calls it, of which engines have their own names.
+fn rust_arch(name: &str) -> &str {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        "386" => "x86",
+        other => other,
+    }
+}
