@@ -18,6 +18,7 @@ use crate::{
     recipe::{Maker, Recipe},
     sandbox::{self, Beginning, DockerSandbox, Parts},
     settings::Settings,
+    watch::Watch,
 };
 
 /// How long the agent of a container that runs may take to find a new host.
@@ -31,6 +32,7 @@ pub(crate) struct Docker {
     settings: Settings,
     meetings: Meetings,
     maker: Arc<Maker>,
+    watch: Arc<Watch>,
 }
 
 /// What a later host needs to find a sandbox again.
@@ -76,6 +78,7 @@ impl Backend for Docker {
             images: Images::new(environment),
             meetings: Meetings::new(plugin.data_dir())?,
             maker: Arc::new(Maker::new(plugin.data_dir())),
+            watch: Arc::default(),
             settings,
         })
     }
@@ -109,6 +112,7 @@ impl Backend for Docker {
             remove: config.remove_on_exit,
             lingers: identity.linger_ms > 0,
             connection: Arc::clone(&connection),
+            watch: Arc::clone(&self.watch),
             context,
         };
         let setup = setup(&config, &image, &parts)?;
@@ -169,6 +173,7 @@ impl Backend for Docker {
             remove: saved.remove,
             lingers: saved.lingers,
             connection,
+            watch: Arc::clone(&self.watch),
             context,
         };
         let setup = Setup {
@@ -321,7 +326,7 @@ async fn reconnected(parts: &Parts) -> Result<Option<Line>> {
         found => found?,
     };
     let runs = found.state.and_then(|state| state.running).unwrap_or(false);
-    if !runs || !parts.lingers {
+    if !runs || !parts.lingers || !parts.meeting.is_there() {
         return Ok(None);
     }
     let listener = parts.meeting.listen()?;

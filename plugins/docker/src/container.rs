@@ -86,7 +86,8 @@ impl Specification {
             labels: Some(additions.labels),
             tty: Some(false),
             open_stdin: Some(additions.attach),
-            stdin_once: Some(false),
+            // Its end is how the agent hears that its host is gone.
+            stdin_once: Some(additions.attach),
             attach_stdin: Some(additions.attach),
             attach_stdout: Some(additions.attach),
             attach_stderr: Some(additions.attach),

@@ -14,5 +14,6 @@ mod recipe;
 mod sandbox;
 mod settings;
 mod stats;
+mod watch;
 
 boxyard_plugin_api::register_plugin! { sandboxes: [backend::Docker], tools: [] }

@@ -117,6 +117,11 @@ impl Meeting {
         &self.path
     }
 
+    /// Whether there is one.
+    pub(crate) fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Its name, which is what is saved.
     pub(crate) fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();

@@ -27,6 +27,7 @@ use crate::{
     meeting::Meeting,
     recipe::{Door, Recipe},
     stats,
+    watch::{Told, Watch},
 };
 
 /// How long the agent may take to kill everything and end.
@@ -39,6 +40,7 @@ const ENDED: Duration = Duration::from_secs(15);
 pub(crate) struct Parts {
     pub(crate) context: SandboxContext,
     pub(crate) connection: Arc<Connection>,
+    pub(crate) watch: Arc<Watch>,
     /// The container's name, which is known before there is one.
     pub(crate) container: String,
     pub(crate) meeting: Meeting,
@@ -95,6 +97,8 @@ struct Agent {
     ending: Arc<AtomicBool>,
     transport: Transport,
     container: ContainerInspectResponse,
+    /// What keeps us told of what others do to the container.
+    _told: Arc<Told>,
 }
 
 impl DockerSandbox {
@@ -153,14 +157,26 @@ impl DockerSandbox {
         });
         let inspected =
             docker.inspect_container(&self.parts.container, None::<InspectContainerOptions>);
+        let container = inspected.await.doing("looking at the container")?;
+        let id = container.id.clone().unwrap_or_default();
+        let Parts {
+            context,
+            connection,
+            watch,
+            ..
+        } = &*self.parts;
         let agent = Agent {
             client: Arc::new(client),
             ending,
             transport,
-            container: inspected.await.doing("looking at the container")?,
+            container,
+            _told: watch.tell(&id, context.clone(), connection),
         };
-        let id = agent.container.id.clone().unwrap_or_default();
-        self.parts.context.set_metadata("container_id", id);
+        context.set_metadata("container_id", id);
+        if self.parts.lingers && transport == Transport::Attach {
+            // Its connection cannot be opened again.
+            context.set_metadata("lingers", false);
+        }
         let taken = self.agent.set(agent);
         taken.map_err(|_| Error::failed_precondition("the sandbox was started before"))
     }
