@@ -5,12 +5,10 @@
 //! terminals, files and killing is left to the guest agent, a program that the plugin carries.
 
 use std::{
-    fs::{self, Permissions},
-    io,
+    fs,
     num::NonZeroU32,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
-    path::{Path, PathBuf},
-    process::{self, Child},
+    path::PathBuf,
+    process,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -21,7 +19,7 @@ use std::{
 use boxyard_agent::{Client, Program, protocol::Setup, remove_tree};
 use boxyard_plugin_api::prelude::*;
 use rustix::fs::CWD;
-use tokio::{net::UnixStream, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
 /// How long the agent may take to kill what it runs, and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,10 +63,9 @@ impl Backend for DirectoryBackend {
         let data_dir = std::path::absolute(plugin.data_dir())?;
         let directories = data_dir.join("sandboxes");
         fs::create_dir_all(&directories)?;
-        Ok(Self {
-            agent: put_agent(&data_dir)?,
-            directories,
-        })
+        let agent = data_dir.join("boxyard-agent");
+        Program::for_this_machine(&data_dir)?.write_to(&agent)?;
+        Ok(Self { agent, directories })
     }
 
     async fn create(
@@ -114,7 +111,7 @@ impl Sandbox for DirectorySandbox {
         // To isolate, start a command here that makes a boundary and becomes the agent in it.
         let mut command = process::Command::new(&self.program);
         command.env_clear().current_dir("/");
-        let (mut child, line) = spawn(command).await?;
+        let (mut child, line) = boxyard_agent::spawn(command).await?;
         let directory = self.directory.to_string_lossy().into_owned();
         let setup = Setup {
             env: [
@@ -168,28 +165,12 @@ impl Sandbox for DirectorySandbox {
         self.agent()?.execute_command(&command, io, call).await
     }
 
-    // Files, archives and stats, which the agent does as well.
+    async fn stats(&self, call: &Call) -> Result<Stats> {
+        self.agent()?.stats(call).await
+    }
+
+    // Files and archives, which the agent does as well.
     boxyard_agent::delegate_files!(self => self.agent());
-}
-
-/// Writes the agent's program where it can be started.
-fn put_agent(data_dir: &Path) -> Result<PathBuf> {
-    let program = Program::for_this_machine(data_dir)?;
-    let path = data_dir.join("boxyard-agent");
-    // Aside first: another host may be running what is there, which nobody can write to.
-    let aside = data_dir.join(format!("boxyard-agent.{}", process::id()));
-    fs::write(&aside, program.bytes())?;
-    fs::set_permissions(&aside, Permissions::from_mode(0o700))?;
-    fs::rename(&aside, &path)?;
-    Ok(path)
-}
-
-/// Starts an agent; returns it, and our end of the line to it.
-async fn spawn(mut command: process::Command) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    command.args(["--fd", "0"]).stdin(OwnedFd::from(theirs));
-    Ok((command.spawn()?, UnixStream::from_std(ours)?))
 }
 
 register_plugin! { sandboxes: [DirectoryBackend] }

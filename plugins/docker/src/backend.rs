@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     config::Config,
     engine::{Connection, Doing, Engine, Environment, failure},
-    image::{ImageFacts, Images},
+    image::{ImageFacts, Images, Progress},
     labels::{self, Labels},
     link::{self, Line},
     meeting::Meetings,
@@ -27,7 +27,7 @@ const RECONNECT: Duration = Duration::from_secs(10);
 /// Sandboxes that are containers.
 #[derive(Debug)]
 pub(crate) struct Docker {
-    engine: Engine,
+    engine: Arc<Engine>,
     images: Images,
     settings: Settings,
     meetings: Meetings,
@@ -73,9 +73,11 @@ impl Backend for Docker {
     fn open(plugin: &PluginContext) -> Result<Self> {
         let settings = Settings::of(plugin)?;
         let environment = Environment::of_process();
+        let config_dir = environment.config_dir.clone();
+        let engine = Arc::new(Engine::connect(settings.host.as_deref(), environment));
         Ok(Self {
-            engine: Engine::connect(settings.host.as_deref(), environment.clone()),
-            images: Images::new(environment),
+            images: Images::new(Arc::clone(&engine), config_dir),
+            engine,
             meetings: Meetings::new(plugin.data_dir())?,
             maker: Arc::new(Maker::new(plugin.data_dir())),
             watch: Arc::default(),
@@ -100,7 +102,7 @@ impl Backend for Docker {
         } = &*connection;
         let allowed = policy::check(&self.settings, &config, endpoint, facts)?;
         let image = tokio::select! {
-            image = self.image(&connection, &config, &context) => image?,
+            image = self.image(&config, &context) => image?,
             () = call.cancelled() => return Err(cancelled()),
         };
         let identity = context.identity();
@@ -120,7 +122,7 @@ impl Backend for Docker {
         if call.is_cancelled() {
             return Err(cancelled());
         }
-        let own_command = config.own_command(&image.entrypoint, &image.command);
+        let own_command = config.own_command(&image.entrypoint, &image.cmd);
         let recipe = Recipe {
             maker: Arc::clone(&self.maker),
             config,
@@ -243,27 +245,19 @@ impl Backend for Docker {
 
 impl Docker {
     /// Makes sure that the engine has the image, and tells the host how far that is.
-    async fn image(
-        &self,
-        connection: &Connection,
-        config: &Config,
-        context: &SandboxContext,
-    ) -> Result<Arc<ImageFacts>> {
-        let progress = {
-            let context = context.clone();
-            move |progress: crate::image::Progress| {
-                context.event("image-pull", json!(progress));
+    async fn image(&self, config: &Config, context: &SandboxContext) -> Result<ImageFacts> {
+        let progress = |progress: &Progress| {
+            let mut data = json!(progress);
+            if let Value::Object(data) = &mut data {
+                data.insert("image".into(), config.image.clone().into());
             }
+            context.event("image-pull", data);
         };
-        let platform = config.platform.as_ref();
-        let pulled = self.images.ensure(
-            connection,
-            &config.image,
-            platform,
-            config.pull_policy,
-            progress,
-        );
-        pulled.await
+        let (image, platform) = (&config.image, config.platform.as_ref());
+        let there = self
+            .images
+            .ensure(image, platform, config.pull_policy, progress);
+        there.await
     }
 }
 
@@ -275,12 +269,12 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
     env.extend(config.env_vars.clone());
     let kept = config.capabilities.of_commands().into_iter();
     let kept = kept.chain(config.capabilities.added());
-    let user = config.user.clone().or_else(|| image.user.clone());
+    let user = config.user.as_ref().unwrap_or(&image.user);
     let linger_ms = parts.context.identity().linger_ms;
     Ok(Setup {
         env,
         working_dir: config.working_dir.clone(),
-        user: user.filter(|user| !user.is_empty()),
+        user: (!user.is_empty()).then(|| user.clone()),
         oom_score_adj: Some(500),
         capabilities: (!config.privileged).then(|| {
             kept.map(|capability| capability.name().to_owned())

@@ -21,7 +21,7 @@ pub(crate) use self::{
     capability::{COMMAND_CAPABILITIES, Capabilities, LinuxCapability},
     device::Device,
     platform::Platform,
-    port::{Bindings, ContainerPort, Publish},
+    port::{Bindings, ContainerPort},
     seccomp::Seccomp,
     size::Size,
     ulimit::{Ulimit, UlimitName},

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, PortBinding, ResourcesUlimits,
+    ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
+    PortBinding, ResourcesUlimits,
 };
 use boxyard_plugin_api::prelude::*;
 
@@ -156,6 +157,8 @@ fn host_config(
         privileged: Some(config.privileged),
         runtime: config.runtime.clone(),
         init: Some(false),
+        // Where it runs on the machine is no business of the sandbox.
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         // What speaks over its standard streams must not be written to a log as well.
         log_config: additions.attach.then(|| HostConfigLogConfig {
             typ: Some("none".into()),
@@ -316,6 +319,10 @@ mod tests {
         assert_eq!(host.network_mode.as_deref(), Some("bridge"));
         assert_eq!(host.privileged, Some(false));
         assert_eq!(host.init, Some(false));
+        assert_eq!(
+            host.cgroupns_mode,
+            Some(HostConfigCgroupnsModeEnum::PRIVATE)
+        );
         assert_eq!((host.binds, host.mounts, host.devices), (None, None, None));
         assert_eq!(body.user.as_deref(), Some("0:0"));
         assert_eq!(body.healthcheck.unwrap().test.unwrap(), ["NONE"]);

@@ -12,9 +12,11 @@ use boxyard_plugin_api::prelude::*;
 use tokio::{sync::Mutex, time::timeout};
 
 use self::endpoint::Address;
+#[cfg(test)]
+pub(crate) use self::facts::Limits;
 pub(crate) use self::{
     endpoint::{Endpoint, Environment},
-    facts::{CgroupVersion, Facts, Kind, Limits},
+    facts::Facts,
     failure::{Doing, failure},
 };
 

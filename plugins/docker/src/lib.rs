@@ -16,4 +16,7 @@ mod settings;
 mod stats;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 boxyard_plugin_api::register_plugin! { sandboxes: [backend::Docker], tools: [] }

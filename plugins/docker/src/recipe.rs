@@ -41,7 +41,7 @@ pub(crate) struct Recipe {
     pub(crate) maker: Arc<Maker>,
     pub(crate) config: Config,
     pub(crate) allowed: Allowed,
-    pub(crate) image: Arc<ImageFacts>,
+    pub(crate) image: ImageFacts,
 }
 
 /// How the agent of a container will come in.
@@ -158,7 +158,7 @@ impl Recipe {
             attach: transport == Transport::Attach,
             entrypoint: vec![Meeting::program()],
         };
-        let arch = rust_arch(&image.architecture);
+        let arch = rust_arch(&image.arch);
         let program = Program::for_arch(arch, &maker.data_dir)?;
         let door = match transport {
             Transport::Socket => {

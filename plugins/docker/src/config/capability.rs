@@ -67,11 +67,6 @@ impl LinuxCapability {
     const SETPCAP: Self = Self(8);
     const NET_BIND_SERVICE: Self = Self(10);
 
-    /// Returns its number in the kernel.
-    pub(crate) fn number(self) -> u8 {
-        self.0
-    }
-
     /// Returns its name, without `CAP_`.
     pub(crate) fn name(self) -> &'static str {
         NAMES.get(usize::from(self.0)).copied().unwrap_or_default()
@@ -258,7 +253,7 @@ mod tests {
             ("SYS_ADMIN", 21),
             ("CHECKPOINT_RESTORE", 40),
         ] {
-            assert_eq!(LinuxCapability::parse(name).unwrap().number(), number);
+            assert_eq!(LinuxCapability::parse(name).unwrap().0, number);
         }
         for capability in COMMAND_CAPABILITIES.into_iter().chain(AGENT_CAPABILITIES) {
             assert!(!capability.name().is_empty());
