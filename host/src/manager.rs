@@ -11,14 +11,17 @@ use std::{
 use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc::UnboundedSender, oneshot},
+};
 use tracing::Instrument;
 
 use crate::{
     config::Config,
     lease::{self, FreeLease, Lease},
     registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Record, Sandbox, clean_up_remains},
+    sandbox::{Event, Record, Sandbox, clean_up_remains},
     schema::SchemaError,
 };
 
@@ -33,6 +36,8 @@ pub struct CreateRequest {
     pub name: String,
     /// Labels to find it by.
     pub labels: BTreeMap<String, String>,
+    /// Who hears of each of its events as it happens, from before it is there.
+    pub listener: Option<UnboundedSender<Event>>,
 }
 
 impl CreateRequest {
@@ -48,6 +53,13 @@ impl CreateRequest {
     #[must_use]
     pub fn config(mut self, config: Map<String, Value>) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sends each of its events as it happens, from before it is there.
+    #[must_use]
+    pub fn listener(mut self, listener: UnboundedSender<Event>) -> Self {
+        self.listener = Some(listener);
         self
     }
 }
@@ -187,7 +199,7 @@ impl Manager {
             .lease
             .note_type(sandbox_type.name())
             .map_err(|source| CreateError::Lease { source })?;
-        let record = Record::new(identity, sandbox_type.name(), config);
+        let record = Record::new(identity, sandbox_type.name(), config, request.listener);
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         let making = async move {

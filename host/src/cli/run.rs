@@ -1,5 +1,6 @@
 //! `boxyard run`: a sandbox for one command or one tool.
 
+mod progress;
 mod request;
 mod streams;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -145,12 +147,12 @@ async fn in_sandbox(args: &RunArgs, task: Task, host: &Host) -> Result<u8, Failu
             .map_err(|error| not_run(error.into()))?;
     }
     let config = request::config(args, sandbox_type)?;
-    let request = CreateRequest::new(sandbox_type.name()).config(config);
-    let sandbox = host
-        .manager()
-        .create(request)
-        .await
-        .map_err(|error| not_run(error.into()))?;
+    let (listener, events) = mpsc::unbounded_channel();
+    let request = CreateRequest::new(sandbox_type.name())
+        .config(config)
+        .listener(listener);
+    let creating = progress::shown(events, host.manager().create(request));
+    let sandbox = creating.await.map_err(|error| not_run(error.into()))?;
     match task {
         Task::Command(command) => run_command(&sandbox, command, args.json).await,
         Task::Tool {

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, time::SystemTime};
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Older events than so many are forgotten.
 const KEPT: usize = 1000;
@@ -30,22 +31,38 @@ pub(super) fn timestamp<S: Serializer>(
 
 /// The last events of a sandbox.
 #[derive(Debug, Default)]
-pub(super) struct Events(VecDeque<Event>);
+pub(super) struct Events {
+    last: VecDeque<Event>,
+    /// Who hears of each as it happens.
+    listener: Option<UnboundedSender<Event>>,
+}
 
 impl Events {
-    pub(super) fn push(&mut self, kind: String, data: Value) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+    pub(super) fn new(listener: Option<UnboundedSender<Event>>) -> Self {
+        Self {
+            last: VecDeque::new(),
+            listener,
         }
-        self.0.push_back(Event {
+    }
+
+    pub(super) fn push(&mut self, kind: String, data: Value) {
+        if self.last.len() == KEPT {
+            self.last.pop_front();
+        }
+        let event = Event {
             time: SystemTime::now(),
             kind,
             data,
-        });
+        };
+        if let Some(listener) = &self.listener {
+            // One that went away hears no more.
+            let _ = listener.send(event.clone());
+        }
+        self.last.push_back(event);
     }
 
     pub(super) fn to_vec(&self) -> Vec<Event> {
-        self.0.iter().cloned().collect()
+        self.last.iter().cloned().collect()
     }
 }
 

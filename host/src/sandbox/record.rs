@@ -13,7 +13,7 @@ use boxyard_plugin_api::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 use super::{
     Event, Status, StatusError,
@@ -101,7 +101,12 @@ impl Drop for Activity<'_> {
 }
 
 impl Record {
-    pub(crate) fn new(identity: SandboxIdentity, sandbox_type: &str, config: Value) -> Arc<Self> {
+    pub(crate) fn new(
+        identity: SandboxIdentity,
+        sandbox_type: &str,
+        config: Value,
+        listener: Option<UnboundedSender<Event>>,
+    ) -> Arc<Self> {
         let now = SystemTime::now();
         Arc::new_cyclic(|weak| Self {
             weak: weak.clone(),
@@ -114,7 +119,7 @@ impl Record {
             inner: Mutex::new(Inner {
                 updated_at: now,
                 metadata: BTreeMap::new(),
-                events: Events::default(),
+                events: Events::new(listener),
                 state: None,
                 activities: 0,
             }),
@@ -344,6 +349,7 @@ mod tests {
             },
             "test",
             json!({}),
+            None,
         )
     }
 

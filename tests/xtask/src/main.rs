@@ -7,6 +7,7 @@
 )]
 
 mod demo;
+mod docker;
 mod measure;
 mod setup;
 mod step;

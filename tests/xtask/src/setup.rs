@@ -39,7 +39,7 @@ fn has_oldest_rust() -> bool {
 }
 
 fn install_oldest_rust() -> Result<(), String> {
-    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    apt_update()?;
     let listed = Command::new("apt-cache")
         .args(["madison", "rustc-web"])
         .output();
@@ -52,14 +52,36 @@ fn install_oldest_rust() -> Result<(), String> {
         .find(|version| version.starts_with(OLDEST_RUST))
         .ok_or_else(|| format!("no Debian package of it is offered; apt-cache says: {listed}"))?;
     let packages = OLDEST_RUST_PACKAGES.map(|package| format!("{package}={version}"));
-    run(Command::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .args([
-            "install",
-            "-y",
-            "-qq",
-            "--no-install-recommends",
-            "--allow-downgrades",
-        ])
-        .args(packages))
+    run(apt_get_install().arg("--allow-downgrades").args(packages))
+}
+
+/// Installs Debian's packages, where apt may be used.
+pub(crate) fn apt_install(packages: &[&str]) -> Result<(), String> {
+    apt_update()?;
+    run(apt_get_install().args(packages))
+}
+
+/// Has apt learn what there is today.
+pub(crate) fn apt_update() -> Result<(), String> {
+    if !is_root() {
+        return Err("only root can install packages".into());
+    }
+    run(Command::new("apt-get").args(["update", "-qq"]))
+}
+
+fn apt_get_install() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args([
+        "install",
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+    ]);
+    command
+}
+
+/// Whether this user may install packages and start daemons.
+pub(crate) fn is_root() -> bool {
+    let asked = Command::new("id").arg("-u").output();
+    asked.is_ok_and(|output| output.stdout == b"0\n")
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::{
+    docker::docker,
     setup::{OLDEST_CARGO, OLDEST_RUSTC, oldest_rust},
     step::{built, cargo, step, workspace},
 };
@@ -14,6 +15,7 @@ const REPEATS: &str = "3";
 
 pub(crate) fn run() -> Result<(), String> {
     let oldest = oldest_rust();
+    let docker = docker();
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     step(
         "lints",
@@ -36,15 +38,16 @@ pub(crate) fn run() -> Result<(), String> {
         cargo()
             .args(["test", "--workspace", "--features", AGENT])
             .env("BOXYARD_REQUIRE_ALL", require)
+            .env("BOXYARD_WITHOUT_DOCKER", if docker { "0" } else { "1" })
             .env("BOXYARD_REPEAT", REPEATS),
     )?;
     for plugin in ["local_process", "hello"] {
-        let library = built("debug").join(format!("libboxyard_plugin_{plugin}.so"));
-        let conformance = ["run", "--quiet", "--package", "boxyard-conformance", "--"];
-        step(
-            &format!("conformance of {plugin}"),
-            cargo().args(conformance).arg(library),
-        )?;
+        conformance(plugin, None)?;
+    }
+    if docker {
+        for config in ["socket", "attach", "python"] {
+            conformance("docker", Some(config))?;
+        }
     }
     step(
         "documentation",
@@ -60,6 +63,23 @@ pub(crate) fn run() -> Result<(), String> {
     }
     println!("\nverified");
     Ok(())
+}
+
+/// Runs the harness on a plugin, with a file of its `conformance` directory if one is named.
+fn conformance(plugin: &str, config: Option<&str>) -> Result<(), String> {
+    let library = built("debug").join(format!("libboxyard_plugin_{plugin}.so"));
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "boxyard-conformance", "--"]);
+    command.arg(library);
+    let mut name = format!("conformance of {plugin}");
+    if let Some(config) = config {
+        let directory = workspace().join("plugins").join(plugin).join("conformance");
+        command
+            .arg("--config")
+            .arg(directory.join(format!("{config}.toml")));
+        name.push_str(&format!(" ({config})"));
+    }
+    step(&name, &mut command)
 }
 
 /// Tests a package with the oldest compiler, in a target directory of its own.
