@@ -143,4 +143,17 @@ mod tests {
             assert!(error.message().contains(named), "{settings}: {error}");
         }
     }
+
+    #[test]
+    fn every_setting_is_documented() {
+        // serde names them all where it finds none of them.
+        let error = read(json!({"?": 1})).unwrap_err();
+        let (_, names) = error.message().split_once("expected one of").unwrap();
+        let names: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            let row = format!("\n| `{name}` |");
+            assert!(include_str!("../README.md").contains(&row), "{name}");
+        }
+    }
 }

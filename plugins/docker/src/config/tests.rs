@@ -152,7 +152,9 @@ fn the_schema_describes_every_key() {
     let schema = schema.to_value();
     assert_eq!(schema["additionalProperties"], false);
     let properties = schema["properties"].as_object().unwrap();
+    let readme = include_str!("../../README.md");
     for (name, property) in properties {
+        assert!(readme.contains(&format!("\n| `{name}` |")), "{name}");
         assert!(property["description"].is_string(), "{name}: {property}");
         assert_eq!(property.get("$ref"), None, "{name}");
     }
