@@ -1,6 +1,7 @@
-//! Whether a configuration asks for more than the operator allows.
+//! Whether a configuration asks for more than the operator allows, or than the engine has.
 //!
-//! Everything that could reach beyond the sandbox is refused here unless a setting allows it.
+//! Everything that could reach beyond the sandbox is refused here unless a setting allows it. So is
+//! what an engine would pass over in silence.
 
 mod mounts;
 
@@ -14,7 +15,7 @@ use boxyard_plugin_api::prelude::*;
 
 use crate::{
     config::{COMMAND_CAPABILITIES, Config, Device, HOST_GATEWAY, Seccomp},
-    engine::{Endpoint, Facts},
+    engine::{Endpoint, Facts, Kind},
     settings::Settings,
 };
 
@@ -33,7 +34,7 @@ pub(crate) struct Allowed {
 /// # Errors
 ///
 /// [`ErrorCode::PERMISSION_DENIED`] naming the key, its value and the setting that would allow it,
-/// in the details as well; a mount that is allowed and not there.
+/// in the details as well; a mount that is allowed and not there; what the engine does not have.
 pub(crate) fn check(
     settings: &Settings,
     config: &Config,
@@ -80,9 +81,38 @@ pub(crate) fn check(
     for device in &config.devices {
         check_device(settings, device, endpoint)?;
     }
+    check_engine(config, facts)?;
     Ok(Allowed {
         mounts: mounts::check(settings, config, endpoint, facts)?,
     })
+}
+
+fn check_engine(config: &Config, facts: &Facts) -> Result<()> {
+    if let Some(runtime) = &config.runtime
+        && *runtime != facts.default_runtime
+    {
+        if facts.kind == Kind::Podman {
+            return Err(Error::failed_precondition(format_args!(
+                "runtime: Podman's socket takes its runtime ({}) from its own configuration, not \
+                 {runtime}",
+                facts.default_runtime
+            )));
+        }
+        // With a dot it is the name of a shim, which engines do not list.
+        if !facts.runtimes.contains(runtime) && !runtime.contains('.') {
+            let known: Vec<&str> = facts.runtimes.iter().map(String::as_str).collect();
+            return Err(Error::failed_precondition(format_args!(
+                "runtime: the engine has no {runtime}; it has {}",
+                known.join(", ")
+            )));
+        }
+    }
+    if facts.kind == Kind::Podman && matches!(config.seccomp_profile, Seccomp::Profile(_)) {
+        return Err(Error::failed_precondition(
+            "seccomp_profile: Podman's socket takes no profile, only `default` and `unconfined`",
+        ));
+    }
+    Ok(())
 }
 
 fn check_network(settings: &Settings, config: &Config) -> Result<()> {

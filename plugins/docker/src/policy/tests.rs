@@ -258,3 +258,42 @@ fn another_machines_links_cannot_be_looked_at() {
     assert_eq!(error.code(), ErrorCode::PERMISSION_DENIED);
     check_at(&endpoint, settings, json!({"devices": ["/dev/fuse"]})).unwrap();
 }
+
+#[test]
+fn what_the_engine_has_not_is_said_before_it_is_asked() {
+    let settings = json!({
+        "allowed_runtimes": ["kata", "runsc", "io.containerd.kata.v2"],
+        "allow_unconfined_seccomp": true,
+    });
+    let settings: Settings = serde_json::from_value(settings).unwrap();
+    let podman = Facts {
+        kind: Kind::Podman,
+        ..Facts::ordinary()
+    };
+    for (facts, config, named) in [
+        (
+            &Facts::ordinary(),
+            json!({"runtime": "kata"}),
+            Some("it has runc, runsc"),
+        ),
+        (
+            &Facts::ordinary(),
+            json!({"runtime": "io.containerd.kata.v2"}),
+            None,
+        ),
+        (&podman, json!({"runtime": "runc"}), None),
+        (&podman, json!({"runtime": "runsc"}), Some("Podman")),
+        (&podman, json!({"seccomp_profile": "unconfined"}), None),
+        (&podman, json!({"seccomp_profile": {}}), Some("Podman")),
+    ] {
+        let config: Config = serde_json::from_value(config).unwrap();
+        match (check(&settings, &config, &engine(), facts), named) {
+            (Ok(_), None) => {}
+            (Err(error), Some(named)) => {
+                assert_eq!(error.code(), ErrorCode::FAILED_PRECONDITION);
+                assert!(error.message().contains(named), "{error}");
+            }
+            (found, named) => panic!("{config:?}: {found:?}, not {named:?}"),
+        }
+    }
+}

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use bollard::{
     models::ContainerInspectResponse,
     query_parameters::{
-        CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, InspectContainerOptions, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
     },
 };
 use boxyard_plugin_api::prelude::*;
+use futures_util::TryStreamExt;
 
 use super::harness::{TestImage, engine, unique, within};
 use crate::{
@@ -22,7 +24,7 @@ async fn made(config: Value, additions: Additions) -> Option<Result<ContainerIns
     let engine = engine().await?;
     let connection = engine.connection().await.unwrap();
     let name = unique("container");
-    let image = TestImage::make(&engine, &format!("{name}:1"), 10).await;
+    let image = TestImage::make(&engine, &format!("localhost/{name}:1"), 10).await;
     let config: Config = serde_json::from_value(config).unwrap();
     config.validate().unwrap();
     let additions = Additions {
@@ -131,6 +133,73 @@ async fn the_engine_takes_every_key() {
     assert_eq!(host.readonly_rootfs, Some(true));
     assert_eq!(host.devices.unwrap().len(), 1);
     assert_eq!(host.security_opt.unwrap().len(), 2);
+}
+
+/// Prints what the kernel says of a process in the container.
+const LOOK: &str = "\
+    grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; \
+    echo cgroup $(sed 's/.*://' /proc/self/cgroup | sort -u); \
+    cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; \
+    cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null; \
+    ls /sys/class/net; pwd";
+
+#[tokio::test]
+async fn the_kernel_holds_the_sandbox_to_it() {
+    let Some(engine) = engine().await else { return };
+    let connection = engine.connection().await.unwrap();
+    let docker = &connection.docker;
+    let config = json!({"memory_limit": "64m", "pids_limit": 50, "network_enabled": false});
+    let config: Config = serde_json::from_value(config).unwrap();
+    let name = unique("container");
+    let additions = Additions {
+        image: "boxyard/busybox".into(),
+        entrypoint: ["sh", "-c", LOOK].map(str::to_owned).into(),
+        labels: HashMap::from([("dev.boxyard.test".into(), name.clone())]),
+        ..Additions::default()
+    };
+    let body = Specification::new(&config, &connection.facts, additions).body;
+    let options = CreateContainerOptionsBuilder::default().name(&name).build();
+    within(docker.create_container(Some(options), body))
+        .await
+        .expect("tests/images/make makes the image");
+    within(docker.start_container(&name, None::<StartContainerOptions>))
+        .await
+        .unwrap();
+    let ended = docker.wait_container(&name, None::<WaitContainerOptions>);
+    within(ended.try_collect::<Vec<_>>()).await.unwrap();
+    let options = LogsOptionsBuilder::default()
+        .stdout(true)
+        .stderr(true)
+        .build();
+    let printed = docker.logs(&name, Some(options));
+    let printed = within(printed.try_collect::<Vec<_>>()).await.unwrap();
+    let printed: String = printed.iter().map(ToString::to_string).collect();
+    let options = RemoveContainerOptionsBuilder::default().force(true).build();
+    within(docker.remove_container(&name, Some(options)))
+        .await
+        .unwrap();
+    let lines: Vec<String> = printed
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    // CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE.
+    let capabilities = "00000000000005fb";
+    assert_eq!(
+        lines,
+        [
+            "Uid: 0 0 0 0",
+            &format!("CapEff: {capabilities}"),
+            &format!("CapBnd: {capabilities}"),
+            "NoNewPrivs: 1",
+            "Seccomp: 2",
+            "cgroup /",
+            &(64 << 20).to_string(),
+            "50",
+            "lo",
+            "/sandbox",
+        ],
+        "{printed}"
+    );
 }
 
 #[tokio::test]

@@ -78,11 +78,9 @@ impl TestImage {
     /// Makes an image whose only layer has this many bytes that cannot be compressed.
     pub(super) async fn make(engine: &Engine, name: &str, bytes: usize) -> Self {
         let docker = engine.docker().await.unwrap();
-        let (repository, tag) = name.rsplit_once(':').unwrap();
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(repository)
-            .tag(tag)
+            .repo(name)
             .changes(CHANGES.map(str::to_owned).into())
             .build();
         let body = body_full(archive(bytes).into());

@@ -261,7 +261,7 @@ async fn a_pull_that_nobody_waits_for_is_broken_off() {
 #[tokio::test]
 async fn an_image_of_the_engines_own_needs_no_registry() {
     let Some(engine) = engine().await else { return };
-    let image = TestImage::make(&engine, &format!("{}:1", unique("local")), 10).await;
+    let image = TestImage::make(&engine, &format!("localhost/{}:1", unique("local")), 10).await;
     let images = Images::new(engine.clone(), None);
     let facts = images.ensure(&image.name, None, PullPolicy::Missing, |_| {
         panic!("no pull")

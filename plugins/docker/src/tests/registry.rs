@@ -96,7 +96,7 @@ impl Registry {
     ) -> String {
         let docker = engine.docker().await.unwrap();
         let path = unique("image");
-        let made = TestImage::make(engine, &format!("{path}:local"), bytes).await;
+        let made = TestImage::make(engine, &format!("localhost/{path}:1"), bytes).await;
         let repository = format!("{}/{path}", self.address);
         let tag = TagImageOptionsBuilder::default()
             .repo(&repository)
