@@ -103,8 +103,8 @@ pub(crate) struct Config {
     pub(crate) runtime: Option<String>,
     /// Whether the engine runs the image's HEALTHCHECK.
     pub(crate) healthcheck: bool,
-    /// How many seconds programs have between the polite signal and the kill when the sandbox
-    /// stops.
+    /// How many seconds what runs beside the commands has to end by itself, after SIGTERM, when
+    /// the sandbox stops.
     #[schemars(range(min = 0))]
     pub(crate) stop_timeout: f64,
     /// How the host speaks to the sandbox: over a `socket` that is mounted into it, or by the
@@ -273,7 +273,7 @@ impl Config {
         }
     }
 
-    /// Returns how long programs have to end by themselves when the sandbox stops.
+    /// Returns how long what runs beside the commands has to end by itself.
     pub(crate) fn stop_timeout(&self) -> Result<Duration> {
         Duration::try_from_secs_f64(self.stop_timeout).map_err(|_| {
             wrong(

@@ -16,7 +16,7 @@ use self::endpoint::Address;
 pub(crate) use self::facts::Limits;
 pub(crate) use self::{
     endpoint::{Endpoint, Environment},
-    facts::Facts,
+    facts::{Facts, Kind},
     failure::{Doing, failure},
 };
 

@@ -16,9 +16,12 @@ use bollard::{
     },
 };
 use boxyard_agent::{Client, protocol::Setup};
-use boxyard_plugin_api::{LogRequest, Stats, prelude::*};
+use boxyard_plugin_api::{CallController, Control, Controls, LogRequest, Stats, pipe, prelude::*};
 use serde_json::Map;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 
 use crate::{
     engine::{Connection, Doing, failure},
@@ -46,7 +49,7 @@ pub(crate) struct Parts {
     pub(crate) meeting: Meeting,
     /// How long a command may run that does not say so.
     pub(crate) timeout: Option<Duration>,
-    /// How long programs have to end by themselves when the sandbox stops.
+    /// How long the own command has to end by itself when the sandbox stops.
     pub(crate) stop_timeout: Duration,
     /// Whether the container goes with the sandbox.
     pub(crate) remove: bool,
@@ -61,8 +64,17 @@ pub(crate) struct DockerSandbox {
     /// What is needed to start it; nothing for one that was recovered.
     beginning: Mutex<Option<Beginning>>,
     agent: OnceLock<Agent>,
+    /// What runs beside the commands.
+    own: OnceLock<OwnCommand>,
     journal: Arc<Journal>,
     removed: AtomicBool,
+}
+
+/// A command of the sandbox's own.
+#[derive(Debug)]
+struct OwnCommand {
+    controls: ByteSink,
+    ended: watch::Receiver<bool>,
 }
 
 impl Drop for DockerSandbox {
@@ -108,6 +120,7 @@ impl DockerSandbox {
             parts: Arc::new(parts),
             beginning: Mutex::new(Some(beginning)),
             agent: OnceLock::new(),
+            own: OnceLock::new(),
             journal: Arc::default(),
             removed: AtomicBool::new(false),
         }
@@ -123,6 +136,7 @@ impl DockerSandbox {
             parts: Arc::new(parts),
             beginning: Mutex::default(),
             agent: OnceLock::new(),
+            own: OnceLock::new(),
             journal: Arc::default(),
             removed: AtomicBool::new(false),
         };
@@ -187,6 +201,7 @@ impl DockerSandbox {
             return;
         };
         agent.ending.store(true, Ordering::Relaxed);
+        self.end_own().await;
         let Err(error) = agent.client.shut_down(SHUT_DOWN).await else {
             return;
         };
@@ -205,24 +220,43 @@ impl DockerSandbox {
     fn run_own(&self, argv: Vec<String>) -> Result<()> {
         let client = Arc::clone(&self.agent()?.client);
         let (context, journal) = (self.parts.context.clone(), Arc::clone(&self.journal));
+        let (controls, received) = pipe();
+        let (ending, ended) = watch::channel(false);
         self.parts.context.spawn(async move {
             let command = Command::argv(argv);
             let io = CommandIo {
                 stdin: ByteSource::empty(),
                 stdout: ByteSink::new(journal.writer()),
                 stderr: ByteSink::new(journal.writer()),
-                controls: boxyard_plugin_api::Controls::none(),
+                controls: Controls::from_source(received),
             };
-            let call = boxyard_plugin_api::CallController::new(0).call();
+            let call = CallController::new(0).call();
             let ended = client.execute_command(&command, io, &call).await;
             journal.end();
             let data = match ended {
                 Ok(exit) => json!({ "exit_code": exit.exit_code, "signal": exit.signal }),
                 Err(error) => json!({ "error": error.message() }),
             };
-            context.event("image-command-ended", data);
+            context.event("own-command-ended", data);
+            ending.send_replace(true);
         });
+        // It is set once, by the one start that there is.
+        let _ = self.own.set(OwnCommand { controls, ended });
         Ok(())
+    }
+
+    /// Asks the sandbox's own command to end, and gives it time.
+    async fn end_own(&self) {
+        const TERM: i32 = 15;
+        let patience = self.parts.stop_timeout;
+        let Some(own) = self.own.get().filter(|_| !patience.is_zero()) else {
+            return;
+        };
+        // One that ended hears nothing.
+        let _ = own.controls.write(Control::Signal(TERM).to_line()).await;
+        let mut ended = own.ended.clone();
+        // What does not end in time is killed with the rest.
+        let _ = timeout(patience, ended.wait_for(|ended| *ended)).await;
     }
 }
 
