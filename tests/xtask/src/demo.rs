@@ -10,7 +10,13 @@ use std::{
 use crate::step::{built, cargo, step, workspace};
 
 const PROFILE: &str = "debug";
-const PLUGINS: [&str; 2] = ["boxyard_plugin_local_process", "boxyard_plugin_hello"];
+const PLUGINS: [&str; 3] = [
+    "boxyard_plugin_local_process",
+    "boxyard_plugin_docker",
+    "boxyard_plugin_hello",
+];
+/// A small image that `tests/images/make` makes.
+const IMAGE: &str = "boxyard/busybox";
 
 pub(crate) fn run() -> Result<(), String> {
     step("build the host and its plugins", cargo().arg("build"))?;
@@ -67,6 +73,13 @@ pub(crate) fn run() -> Result<(), String> {
         &["run", "-t", "local-process", "--json", "--", "echo", "hi"],
         0,
     )?;
+    if has_image() {
+        explain("The same in a container: one word is another.");
+        let image = format!("image={IMAGE}");
+        demo.show(&["run", "-t", "docker", "-c", &image, "--", "id"], 0)?;
+    } else {
+        explain("With a Docker engine: boxyard run -t docker -c image=busybox -- id");
+    }
     println!("\nThat is Boxyard. README.md says how to write a plugin of your own.");
     Ok(())
 }
@@ -110,6 +123,13 @@ impl Demo {
             Err(format!("expected exit code {expected}, got {status}"))
         }
     }
+}
+
+/// Whether there is an engine that has the image.
+fn has_image() -> bool {
+    let mut docker = Command::new("docker");
+    docker.args(["image", "inspect", IMAGE]);
+    docker.output().is_ok_and(|output| output.status.success())
 }
 
 fn explain(text: &str) {
