@@ -210,6 +210,7 @@ fn identity() -> SandboxIdentity {
         labels: BTreeMap::from([("team".into(), "red".into())]),
         host: "host-1".into(),
         lease: "lease-1".into(),
+        linger_ms: 600_000,
     }
 }
 

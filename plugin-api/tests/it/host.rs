@@ -290,6 +290,7 @@ impl Services {
                 labels: BTreeMap::from([("team".into(), "red".into())]),
                 host: "test-host".into(),
                 lease: "test-lease".into(),
+                linger_ms: 0,
             },
             notices: Arc::new(Recorder::new()),
             save: Ok(()),
