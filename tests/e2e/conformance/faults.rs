@@ -188,6 +188,9 @@ const FAULTS: &[Fault] = faults! {
     "leaves-zombies" => "hygiene-children-are-waited-for";
 };
 
+/// Stands for the harness's own refusal of what it cannot take for a plugin.
+const REFUSED: &str = "refused";
+
 /// A key of the manifest that lies, and the case that must catch it.
 fn lies() -> Vec<(&'static str, Value, &'static str)> {
     let types = |names: &[&str]| {
@@ -195,7 +198,7 @@ fn lies() -> Vec<(&'static str, Value, &'static str)> {
         Value::from(names.iter().map(one).collect::<Vec<_>>())
     };
     vec![
-        ("version", json!("one"), "load-version-is-semantic"),
+        ("version", json!("one"), REFUSED),
         (
             "api_version",
             json!("2.0.0"),
@@ -330,7 +333,10 @@ async fn every_bad_plugin_is_caught_by_the_case_that_should() -> Result<()> {
     for (number, (key, value, caught_by)) in lies().into_iter().enumerate() {
         let name = format!("manifest-lies-{number}-about-{}", key.replace('_', "-"));
         let liar = harness.put(&name, &faulty.with(key, value)?)?;
-        let bad = bad(&harness.run(&liar, "", &["load"], &[]).await?);
+        let bad = match harness.run(&liar, "", &["load"], &[]).await {
+            Ok(report) => bad(&report),
+            Err(_) => BTreeSet::from([REFUSED.to_owned()]),
+        };
         println!("{name:<45} {bad:?}");
         if !bad.contains(caught_by) {
             missed.push((key, caught_by, bad.clone()));
