@@ -14,6 +14,7 @@
 mod cancel;
 mod cli;
 mod conformance;
+mod docker;
 mod ending;
 mod lifecycle;
 mod loading;

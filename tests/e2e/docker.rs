@@ -1,0 +1,185 @@
+//! The docker plugin on a real engine: what dies, what is done behind its back, and what tries to
+//! get out.
+//!
+//! Every test has a host of its own, whose label finds what it made; nothing else is touched.
+
+mod behind;
+mod chaos;
+mod escape;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{self, Command, Output, Stdio},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use boxyard_conformance::{Library, Yard, cargo};
+use boxyard_host::{CreateError, CreateRequest, Host, Sandbox};
+use serde_json::{Value, json};
+
+use crate::{skip, world};
+
+const PLUGIN: &str = "boxyard-plugin-docker";
+
+/// An image with a shell and little else.
+const IMAGE: &str = "busybox-static";
+/// An image with a Python.
+const PYTHON: &str = "python:3.11-slim";
+
+/// How long an engine may take for what it does by itself.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A host of its own on the engine. Its containers are removed with it.
+struct Dock {
+    yard: Yard,
+    id: String,
+    host: OnceLock<Host>,
+}
+
+impl Drop for Dock {
+    fn drop(&mut self) {
+        // There are some where the test failed.
+        for container in self.containers() {
+            let _ = engine(&["rm", "-f", "-v", &container]);
+        }
+    }
+}
+
+impl Dock {
+    /// Makes one; `None` where there is no engine, or the image is not there.
+    fn new(image: &str) -> Option<Self> {
+        let found = engine(&["image", "inspect", "--format", "{{.Id}}", image]);
+        if let Err(why) = found {
+            skip("the docker plugin", &why).unwrap();
+            return None;
+        }
+        let mut yard = Yard::new().unwrap();
+        let library = Library::package(PLUGIN).unwrap();
+        yard.put(&format!("{PLUGIN}.so"), &library).unwrap();
+        // As the program has it, so that both are one host.
+        let state = yard.root().join("state/boxyard");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("test-{}-{number}", process::id());
+        fs::create_dir_all(&state).unwrap();
+        fs::write(state.join("host-id"), &id).unwrap();
+        yard.config.state_dir = Some(state);
+        yard.config.timeouts.load = Duration::from_secs(60);
+        yard.config.timeouts.sweep_grace = Duration::ZERO;
+        fs::write(
+            yard.root().join("boxyard.toml"),
+            "[timeouts]\nload = '60s'\nsweep_grace = '0s'\n",
+        )
+        .unwrap();
+        Some(Self {
+            yard,
+            id,
+            host: OnceLock::new(),
+        })
+    }
+
+    /// Starts the host, in this process.
+    async fn start(self) -> Self {
+        let host = self.yard.host().await.unwrap();
+        assert!(self.host.set(host).is_ok());
+        self
+    }
+
+    fn host(&self) -> &Host {
+        self.host.get().unwrap()
+    }
+
+    async fn create(&self, config: Value) -> Result<Arc<Sandbox>, CreateError> {
+        let mut all = world::object(json!({ "image": IMAGE, "network_enabled": false }));
+        all.extend(world::object(config));
+        let request = CreateRequest::new("docker").config(all);
+        self.host().manager().create(request).await
+    }
+
+    async fn sandbox(&self, config: Value) -> Arc<Sandbox> {
+        self.create(config).await.unwrap()
+    }
+
+    async fn delete(&self, sandbox: &Sandbox) {
+        self.host().manager().delete(sandbox.id()).await.unwrap();
+    }
+
+    /// Returns a `boxyard run` in a sandbox, that sweeps whatever is left.
+    fn run(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo::program("boxyard").unwrap());
+        let root = self.yard.root();
+        command
+            .args(["--config-file", root.join("boxyard.toml").to_str().unwrap()])
+            .args(["run", "-t", "docker", "-c", &format!("image={IMAGE}")])
+            .args(["-c", "network_enabled=false"])
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", root)
+            .env("XDG_STATE_HOME", root.join("state"))
+            .env("XDG_CACHE_HOME", root.join("cache"))
+            .env("BOXYARD_PLUGIN_PATH", self.yard.plugins())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Returns the containers that are there of this host, however they are.
+    fn containers(&self) -> Vec<String> {
+        let label = format!("label=dev.boxyard.host={}", self.id);
+        let listed = engine(&["ps", "-aq", "--no-trunc", "--filter", &label]).unwrap();
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    fn meetings(&self) -> PathBuf {
+        let state = self.yard.root().join("state/boxyard/plugins");
+        state.join(PLUGIN).join("meetings")
+    }
+
+    /// Checks that nothing is there of any sandbox.
+    fn is_clean(&self) {
+        assert_eq!(self.containers(), <[String; 0]>::default());
+        let meetings = fs::read_dir(self.meetings()).map_or(0, Iterator::count);
+        assert_eq!(meetings, 0, "meeting places are left");
+    }
+
+    /// Ends the host and checks that nothing is left.
+    async fn end(mut self) {
+        self.host.take().unwrap().shutdown().await;
+        self.is_clean();
+    }
+}
+
+/// Asks the engine with docker's own tool; returns what that prints.
+fn engine(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output();
+    let output = output.map_err(|error| format!("docker: {error}"))?;
+    if output.status.success() {
+        Ok(text(&output.stdout).trim().to_owned())
+    } else {
+        Err(text(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Returns the engine's name of a sandbox's container.
+fn container(sandbox: &Sandbox) -> String {
+    format!("boxyard-{}", sandbox.id())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ended(output: &Output) -> (Option<i32>, String, String) {
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
