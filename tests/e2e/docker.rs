@@ -5,6 +5,7 @@
 
 mod behind;
 mod chaos;
+mod ending;
 mod escape;
 
 use std::{
