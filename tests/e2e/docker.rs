@@ -7,6 +7,7 @@ mod behind;
 mod chaos;
 mod ending;
 mod escape;
+mod inputs;
 
 use std::{
     fs,
