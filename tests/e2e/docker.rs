@@ -11,6 +11,7 @@ mod inputs;
 
 use std::{
     fs,
+    io::{self, Write},
     path::PathBuf,
     process::{self, Command, Output, Stdio},
     sync::{
@@ -29,7 +30,7 @@ use crate::{skip, world};
 const PLUGIN: &str = "boxyard-plugin-docker";
 
 /// An image with a shell and little else.
-const IMAGE: &str = "busybox-static";
+const IMAGE: &str = "boxyard/busybox";
 /// An image with a Python.
 const PYTHON: &str = "python:3.11-slim";
 
@@ -57,7 +58,13 @@ impl Dock {
     fn new(image: &str) -> Option<Self> {
         let found = engine(&["image", "inspect", "--format", "{{.Id}}", image]);
         if let Err(why) = found {
-            skip("the docker plugin", &why).unwrap();
+            let left_out = std::env::var_os("BOXYARD_WITHOUT_DOCKER");
+            if left_out.is_none_or(|value| value != "1") {
+                skip("the docker plugin", &why).unwrap();
+            } else {
+                let said = "SKIPPED the docker plugin (BOXYARD_WITHOUT_DOCKER=1)";
+                writeln!(io::stderr(), "{said}: {why}").unwrap();
+            }
             return None;
         }
         let mut yard = Yard::new().unwrap();
