@@ -136,11 +136,19 @@ pub(crate) fn is_unreached(error: &Error) -> bool {
     error.message().starts_with(UNREACHED)
 }
 
-/// Puts the agent into a container that was not started, for engines that cannot mount it.
-pub(crate) async fn put_agent(docker: &Docker, container: &str, program: &Program) -> Result<()> {
+/// Puts the agent into a container that was not started, for engines that cannot mount it: into
+/// a volume if there is one at its place, which is the only way into a container whose own files
+/// cannot be written.
+pub(crate) async fn put_agent(
+    docker: &Docker,
+    container: &str,
+    program: &Program,
+    has_volume: bool,
+) -> Result<()> {
     let name = Path::new(Meeting::TARGET).join(Meeting::PROGRAM);
-    let archive = archive(name.strip_prefix("/").unwrap_or(&name), program.bytes())?;
-    let options = UploadToContainerOptionsBuilder::new().path("/").build();
+    let into = if has_volume { Meeting::TARGET } else { "/" };
+    let archive = archive(name.strip_prefix(into).unwrap_or(&name), program.bytes())?;
+    let options = UploadToContainerOptionsBuilder::new().path(into).build();
     let put =
         docker.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
     put.await

@@ -197,7 +197,7 @@ impl Recipe {
             tracing::debug!(warning, "the engine warns");
         }
         if transport == Transport::Attach {
-            link::put_agent(docker, &parts.container, &program).await?;
+            link::put_agent(docker, &parts.container, &program, config.read_only).await?;
         }
         Ok(door)
     }
