@@ -4,9 +4,13 @@ use crate::step::{cargo, step};
 
 pub(crate) fn run() -> Result<(), String> {
     step("build", cargo().args(["build", "--release"]))?;
-    for package in ["boxyard-conformance", "boxyard-agent"] {
-        let bench = ["bench", "--package", package, "--bench", "cost"];
-        step(&format!("measure {package}"), cargo().args(bench))?;
+    for (package, bench) in [
+        ("boxyard-conformance", "cost"),
+        ("boxyard-conformance", "docker"),
+        ("boxyard-agent", "cost"),
+    ] {
+        let arguments = ["bench", "--package", package, "--bench", bench];
+        step(&format!("measure {package} {bench}"), cargo().args(arguments))?;
     }
     Ok(())
 }

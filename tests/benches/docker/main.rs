@@ -1,0 +1,341 @@
+//! What a docker sandbox costs beside the engine's own API and a spawn on the host, in one run.
+//!
+//! `cargo measure` runs it. Each pair is interleaved, so that a noisy machine disturbs both
+//! sides alike. Nothing here fails: the last column says whether the budget is kept. With
+//! `BOXYARD_CREATES=200` that many sandboxes are made at once, too.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    reason = "a benchmark talks to people and stops where it cannot measure"
+)]
+
+mod engine;
+mod spawn;
+
+use std::{
+    env,
+    fmt::Display,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use boxyard_conformance::{Library, Yard};
+use boxyard_host::{
+    ByteSink, ByteSource, Command, CommandIo, Config, CreateRequest, Host, Sandbox, pipe,
+};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{engine::Engine, spawn::Spawner};
+
+/// What every container is made from; it needs a shell, `head` and `sleep`.
+const IMAGE: &str = "busybox-static:latest";
+const GIB: u64 = 1 << 30;
+/// How much goes through the engine's attach, which is slow.
+const SLOW: u64 = 128 << 20;
+
+fn main() {
+    let arguments: Vec<String> = env::args().collect();
+    if let Some(at) = arguments.iter().position(|it| it == spawn::ARGUMENT) {
+        return spawn::serve(&arguments[at + 1]);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        match Engine::find(IMAGE).await {
+            Ok(engine) => measure(engine).await,
+            Err(why) => println!("SKIPPED, nothing of docker is measured: {why}"),
+        }
+    });
+}
+
+async fn measure(engine: Engine) {
+    let yard = Yard::new().unwrap();
+    yard.put("docker.so", &Library::read(&built()).unwrap())
+        .unwrap();
+    let host = Host::start(Config {
+        trust_plugin_dirs: false,
+        ..yard.config.clone()
+    });
+    let bench = Bench {
+        host: host.await.unwrap(),
+        engine,
+    };
+    println!(
+        "{:<46} {:>11} {:>11} {:>7}  budget",
+        "work", "floor", "boxyard", "ratio"
+    );
+    bench.lives("bridge", json!({})).await;
+    bench
+        .lives("no network", json!({"network_enabled": false}))
+        .await;
+    bench.commands().await;
+    bench.output().await;
+    if let Ok(count) = env::var("BOXYARD_CREATES") {
+        bench.crowd(count.parse().unwrap()).await;
+    }
+    bench.host.shutdown().await;
+}
+
+struct Bench {
+    host: Host,
+    engine: Engine,
+}
+
+impl Bench {
+    async fn create(&self, config: &Value) -> Arc<Sandbox> {
+        let mut config = config.as_object().cloned().unwrap_or_default();
+        config.insert("image".into(), IMAGE.into());
+        config.insert("working_dir".into(), "/".into());
+        let request = CreateRequest::new("docker").config(config);
+        self.host.manager().create(request).await.unwrap()
+    }
+
+    async fn delete(&self, sandbox: &Sandbox) {
+        self.host.manager().delete(sandbox.id()).await.unwrap();
+    }
+
+    /// From nothing to a sandbox that runs, and back.
+    async fn lives(&self, name: &str, config: Value) {
+        let model = self.create(&config).await;
+        let like = self.engine.like(&container(&model).await).await;
+        self.delete(&model).await;
+        let (mut floor, mut cost) = (Vec::new(), Vec::new());
+        let (mut floor_end, mut cost_end) = (Vec::new(), Vec::new());
+        for round in 0..44 {
+            // What comes second finds the engine warm, or busy with what the first left behind.
+            for ours in [round % 2 == 0, round % 2 != 0] {
+                if ours {
+                    let (sandbox, took) = timed(self.create(&config)).await;
+                    let ((), ended) = timed(self.delete(&sandbox)).await;
+                    cost.push(took);
+                    cost_end.push(ended);
+                } else {
+                    let (id, took) = timed(self.engine.start(&like)).await;
+                    let ((), ended) = timed(self.engine.end(&id)).await;
+                    floor.push(took);
+                    floor_end.push(ended);
+                }
+            }
+        }
+        for samples in [&mut floor, &mut cost, &mut floor_end, &mut cost_end] {
+            samples.drain(..4);
+        }
+        let name = |what| format!("{what}, {name}");
+        at_most(&name("create + start / raw"), floor, cost, 1.05);
+        at_most(
+            &name("stop + delete / raw kill + remove"),
+            floor_end,
+            cost_end,
+            1.1,
+        );
+    }
+
+    /// Commands, one after the other and many at once.
+    async fn commands(&self) {
+        let sandbox = self.create(&json!({})).await;
+        let mut one = Spawner::new(1);
+        let (mut floor, mut cost) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            floor.push(one.spawn());
+            cost.push(timed(echo(&sandbox)).await.1);
+        }
+        one.end();
+        let ours = cost.clone();
+        at_most("`echo hi` / posix_spawn on the host", floor, cost, 1.6);
+
+        let id = container(&sandbox).await;
+        let (mut floor, mut cost) = (Vec::new(), Vec::new());
+        for _ in 0..40 {
+            floor.push(timed(self.engine.exec(&id, "echo hi")).await.1);
+            cost.push(timed(echo(&sandbox)).await.1);
+        }
+        at_most("`echo hi` / the engine's exec", floor, cost, 1.0 / 30.0);
+
+        let mut many = Spawner::new(50);
+        let (mut floor, mut cost) = (Vec::new(), Vec::new());
+        for _ in 0..40 {
+            floor.push(many.spawn());
+            cost.push(timed(join_all((0..50).map(|_| echo(&sandbox)))).await.1);
+        }
+        many.end();
+        at_most("50 commands at once / 50 spawns", floor, cost, 1.0 / 0.6);
+        self.delete(&sandbox).await;
+
+        let attached = self.create(&json!({"transport": "attach"})).await;
+        let mut cost = Vec::new();
+        for _ in 0..400 {
+            cost.push(timed(echo(&attached)).await.1);
+        }
+        let (floor, cost) = (median(ours), median(cost));
+        let kept = cost <= Duration::from_millis(3);
+        row(
+            "`echo hi` over attach / over the socket",
+            floor,
+            cost,
+            "<= 3 ms",
+            kept,
+        );
+        self.delete(&attached).await;
+    }
+
+    /// A gibibyte of output, and what it does to the host's memory.
+    async fn output(&self) {
+        let sandbox = self.create(&json!({})).await;
+        let like = self.engine.like(&container(&sandbox).await).await;
+        drain(&sandbox, 64 << 20).await;
+        let before = resident("VmRSS");
+        // From here on the peak counts.
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let mut cost = Vec::new();
+        for _ in 0..3 {
+            cost.push(timed(drain(&sandbox, GIB)).await.1);
+        }
+        let grown = resident("VmHWM").saturating_sub(before);
+        let (mut floor, mut again) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            floor.push(self.engine.attach(&like, SLOW).await);
+            again.push(timed(drain(&sandbox, GIB)).await.1);
+        }
+        self.delete(&sandbox).await;
+        cost.extend(&again);
+        let mebibytes = |bytes: u64, time: Duration| (bytes >> 20) as f64 / time.as_secs_f64();
+        let (floor, ours) = (mebibytes(SLOW, median(floor)), mebibytes(GIB, median(cost)));
+        let ratio = ours / floor;
+        println!(
+            "{:<46} {:>11} {:>11} {ratio:>7.2}  >= 6 x and 500 MiB/s ({})",
+            "1 GiB of output / through the engine's attach",
+            format!("{floor:.0} MiB/s"),
+            format!("{ours:.0} MiB/s"),
+            verdict(ratio >= 6.0 && ours >= 500.0)
+        );
+        println!(
+            "{:<46} {:>11} {:>11} {:>7}  <= 32 MiB ({})",
+            "its peak of memory in the host",
+            "",
+            format!("{:.1} MiB", grown as f64 / 1024.0),
+            "",
+            verdict(grown <= 32 << 10)
+        );
+    }
+
+    /// Many sandboxes at once.
+    async fn crowd(&self, count: usize) {
+        let model = self.create(&json!({})).await;
+        let like = self.engine.like(&container(&model).await).await;
+        self.delete(&model).await;
+        let (mut floor, mut cost) = (Vec::new(), Vec::new());
+        let (mut floor_end, mut cost_end) = (Vec::new(), Vec::new());
+        for ours in [true, false, false, true] {
+            if ours {
+                let config = json!({});
+                let all = (0..count).map(|_| self.create(&config));
+                let (all, took) = timed(join_all(all)).await;
+                let ends = all.iter().map(|sandbox| self.delete(sandbox));
+                cost.push(took);
+                cost_end.push(timed(join_all(ends)).await.1);
+            } else {
+                let all = (0..count).map(|_| self.engine.start(&like));
+                let (all, took) = timed(join_all(all)).await;
+                let ends = all.iter().map(|id| self.engine.end(id));
+                floor.push(took);
+                floor_end.push(timed(join_all(ends)).await.1);
+            }
+        }
+        let name = |what| format!("{count} {what}");
+        at_most(&name("creates at once / raw"), floor, cost, 1.1);
+        at_most(&name("deletes at once / raw"), floor_end, cost_end, 1.1);
+    }
+}
+
+/// Returns the release build of the plugin; `cargo measure` has made it.
+fn built() -> PathBuf {
+    let program = env::current_exe().unwrap();
+    let release = program.ancestors().nth(2).unwrap();
+    let path = release.join("libboxyard_plugin_docker.so");
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo measure`",
+        path.display()
+    );
+    path
+}
+
+/// Returns the id of a sandbox's container.
+async fn container(sandbox: &Arc<Sandbox>) -> String {
+    let id = sandbox.info().await.backend["container_id"].clone();
+    id.as_str().unwrap().into()
+}
+
+async fn echo(sandbox: &Arc<Sandbox>) {
+    let result = sandbox.run(Command::shell("echo hi"), None).await.unwrap();
+    assert_eq!(result.stdout, b"hi\n");
+}
+
+/// Has a sandbox write so many bytes, and reads them.
+async fn drain(sandbox: &Arc<Sandbox>, bytes: u64) {
+    let (sink, source) = pipe();
+    let io = CommandIo {
+        stdin: ByteSource::empty(),
+        stdout: sink,
+        stderr: ByteSink::null(),
+        controls: boxyard_host::Controls::none(),
+    };
+    let command = Command::argv(["head", "-c", &bytes.to_string(), "/dev/zero"]);
+    let count = async {
+        let mut count = 0;
+        while let Some(bytes) = source.read(1 << 20).await.unwrap() {
+            count += bytes.len() as u64;
+        }
+        count
+    };
+    let (exit, count) = tokio::join!(sandbox.execute_command(&command, io), count);
+    assert_eq!((exit.unwrap().exit_code, count), (0, bytes));
+}
+
+/// A number of this process's status, in KiB.
+fn resident(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name));
+    let number = line.unwrap().split_ascii_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let began = Instant::now();
+    let value = work.await;
+    (value, began.elapsed())
+}
+
+fn median(mut samples: Vec<Duration>) -> Duration {
+    samples.sort();
+    samples[samples.len() / 2]
+}
+
+fn at_most(work: &str, floor: Vec<Duration>, cost: Vec<Duration>, most: f64) {
+    let (floor, cost) = (median(floor), median(cost));
+    let kept = cost.as_secs_f64() <= floor.as_secs_f64() * most;
+    row(work, floor, cost, format_args!("<= {most:.3} x"), kept);
+}
+
+fn row(work: &str, floor: Duration, cost: Duration, budget: impl Display, kept: bool) {
+    let ratio = cost.as_secs_f64() / floor.as_secs_f64();
+    let (floor, cost) = (format!("{floor:.1?}"), format!("{cost:.1?}"));
+    println!(
+        "{work:<46} {floor:>11} {cost:>11} {ratio:>7.3}  {budget} ({})",
+        verdict(kept)
+    );
+}
+
+fn verdict(kept: bool) -> &'static str {
+    if kept { "kept" } else { "MISSED" }
+}
