@@ -10,7 +10,10 @@ pub(crate) fn run() -> Result<(), String> {
         ("boxyard-agent", "cost"),
     ] {
         let arguments = ["bench", "--package", package, "--bench", bench];
-        step(&format!("measure {package} {bench}"), cargo().args(arguments))?;
+        step(
+            &format!("measure {package} {bench}"),
+            cargo().args(arguments),
+        )?;
     }
     Ok(())
 }
