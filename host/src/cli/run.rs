@@ -98,19 +98,26 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
         let manager = host.manager().clone();
         tokio::spawn(async move { timeout(SWEEP_AT_MOST, manager.sweep()).await })
     };
-    let ended = tokio::select! {
-        ended = in_sandbox(&args, task, &host) => ended,
-        code = interrupts.next() => Ok(code),
+    let (ended, was_interrupted) = tokio::select! {
+        ended = in_sandbox(&args, task, &host) => (ended, false),
+        code = interrupts.next() => (Ok(code), true),
     };
     let cleaned = async {
         // It ends by itself, and a sweep that failed is tried again by the next run.
         let _ = sweep.await;
         host.shutdown().await;
     };
+    let again = async {
+        if !was_interrupted {
+            // What it asks for is being done already.
+            interrupts.next().await;
+        }
+        interrupts.next().await
+    };
     tokio::select! {
         () = cleaned => {}
         // The lease frees itself: the next `boxyard` removes what is left.
-        _ = interrupts.next() => output::remark("interrupted again: leaving the clean-up to the next run"),
+        _ = again => output::remark("interrupted again: leaving the clean-up to the next run"),
     }
     ended
 }
