@@ -8,15 +8,17 @@ use std::{
     ffi::OsString,
     fs,
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{Dock, IMAGE, ended};
+use super::{Dock, IMAGE, ended, engine};
 use crate::world::{bounded, run};
 
 /// How long anything may take that must come.
@@ -183,6 +185,73 @@ fn what_a_run_leaves_that_was_killed_at_any_moment_goes_with_the_next() {
         let was_hit = left.iter().any(|count| *count > 0);
         let always_hit = matches!(stage, Stage::Start | Stage::Exec);
         assert!(was_hit || !always_hit, "{stage:?}: no kill left anything");
+    }
+}
+
+#[test]
+fn over_attach_a_killed_run_leaves_nothing_either_and_no_volume() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    dock.next_run_sweeps();
+    let events = Events::of(&dock);
+    let mut volumes = BTreeSet::new();
+    for stage in [Stage::Start, Stage::Exec, Stage::Remove] {
+        for moment in 0..repeats().div_ceil(4) {
+            events.forget();
+            let arguments = ["-c", "transport=attach", "-c", "read_only=true", "--shell"];
+            let mut run = dock.run(&arguments);
+            let mut run = run.arg(stage.line()).spawn().unwrap();
+            match stage {
+                Stage::Start => events.wait("create"),
+                Stage::Remove => events.wait("die"),
+                _ => wait_for_line(&mut run),
+            }
+            let until = Instant::now() + Duration::from_millis(10) * moment;
+            while Instant::now() < until {
+                thread::yield_now();
+            }
+            run.kill().unwrap();
+            run.wait().unwrap();
+            for container in dock.containers() {
+                let format = "{{range .Mounts}}{{.Name}} {{end}}";
+                // It may be swept at this moment.
+                let mounts = engine(&["inspect", "--format", format, &container]);
+                let names = mounts.unwrap_or_default();
+                volumes.extend(names.split_whitespace().map(str::to_owned));
+            }
+        }
+        dock.next_run_sweeps();
+    }
+    assert!(!volumes.is_empty(), "no run had a volume");
+    for volume in volumes {
+        let found = engine(&["volume", "inspect", &volume]);
+        assert!(found.is_err(), "the volume {volume} is left");
+    }
+}
+
+#[test]
+fn a_run_that_is_terminated_at_any_moment_cleans_up_itself() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    let began = Instant::now();
+    let whole = dock.run(&["--", "true"]).output().unwrap();
+    assert!(whole.status.success(), "{whole:?}");
+    let whole = began.elapsed();
+    let moments = repeats();
+    for moment in 1..=moments {
+        let began = Instant::now();
+        let mut run = dock.run(&["--", "true"]).spawn().unwrap();
+        let until = began + whole * moment / moments;
+        while Instant::now() < until {
+            thread::yield_now();
+        }
+        // Its sandbox may be gone, and it with it.
+        let _ = kill_process(Pid::from_child(&run), Signal::TERM);
+        let ended = run.wait().unwrap();
+        let is_known = ended.signal() == Some(15) || matches!(ended.code(), Some(0 | 143));
+        assert!(
+            is_known,
+            "{ended:?} after {moment} of {moments} of {whole:?}"
+        );
+        dock.is_clean();
     }
 }
 
