@@ -128,12 +128,16 @@ impl Engine {
         assert_eq!(ended.exit_code, Some(0));
     }
 
-    /// Has a container write so many bytes and reads them by attaching to it; returns how long
-    /// that took from the first of them on.
-    pub(crate) async fn attach(&self, like: &ContainerCreateBody, bytes: u64) -> Duration {
+    /// Runs a program as a container of its own and reads the bytes that it writes by attaching to
+    /// it; returns how long that took from the first of them on.
+    pub(crate) async fn attach(
+        &self,
+        like: &ContainerCreateBody,
+        argv: &[String],
+        bytes: u64,
+    ) -> Duration {
         let mut body = like.clone();
-        body.entrypoint = Some(vec!["head".into(), "-c".into(), bytes.to_string()]);
-        body.cmd = Some(vec!["/dev/zero".into()]);
+        body.entrypoint = Some(argv.to_vec());
         body.attach_stdout = Some(true);
         body.host_config = body.host_config.map(|host_config| HostConfig {
             log_config: Some(HostConfigLogConfig {
