@@ -3,27 +3,26 @@
 //! Each is the fixture `faulty` with one fault, or with a manifest that lies. The table of what
 //! catches what is `FAULTS.md`. A test runs each fault with the group of the case that must catch
 //! it; with `BOXYARD_FAULTS=all` it runs every case for every fault and writes the table anew, which
-//! takes half an hour, and `BOXYARD_FAULTS=name` runs every case for one.
+//! takes half an hour, `BOXYARD_FAULTS=name` runs every case for one, and `BOXYARD_FAULTS=none` runs
+//! the manifests only.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
+mod table;
+mod trial;
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use anyhow::Result;
+use boxyard_conformance::{Library, cases, report::CaseReport};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use self::{
+    table::Table,
+    trial::{REFUSED, Trial},
 };
 
-use anyhow::{Context, Result, ensure};
-use boxyard_conformance::{
-    Library, cases,
-    report::{CaseReport, Report},
-    subject::Target,
-    suite::{self, Options},
-};
-use serde_json::{Map, Value, json};
-
-/// Where the table is kept.
-const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/FAULTS.md");
+/// How many bad plugins are tried at once: most of them make something wait.
+const AT_ONCE: usize = 3;
 
 /// A fault, and the case that must catch it.
 struct Fault {
@@ -188,9 +187,6 @@ const FAULTS: &[Fault] = faults! {
     "leaves-zombies" => "hygiene-children-are-waited-for";
 };
 
-/// Stands for the harness's own refusal of what it cannot take for a plugin.
-const REFUSED: &str = "refused";
-
 /// A key of the manifest that lies, and the case that must catch it.
 fn lies() -> Vec<(&'static str, Value, &'static str)> {
     let types = |names: &[&str]| {
@@ -224,11 +220,51 @@ fn lies() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-struct Harness {
+fn group(id: &str) -> &'static str {
+    let mut known = cases::all();
+    known.find(|case| case.id == id).expect(id).group()
+}
+
+/// Which faults are run, and with which cases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    /// Each, with the group of the case that must catch it.
+    OwnGroups,
+    /// Each, with every case.
+    Everything,
+    /// This one, with every case.
+    One(String),
+}
+
+impl Asked {
+    fn new() -> Self {
+        match std::env::var("BOXYARD_FAULTS") {
+            Err(_) => Self::OwnGroups,
+            Ok(all) if all == "all" => Self::Everything,
+            Ok(name) => Self::One(name),
+        }
+    }
+
+    fn is_asked(&self, fault: &Fault) -> bool {
+        !matches!(self, Self::One(name) if name != fault.name)
+    }
+
+    /// The cases and groups that are run for a fault.
+    fn only(&self, fault: &Fault) -> Vec<String> {
+        let only = match self {
+            Self::OwnGroups if fault.only.is_empty() => vec![group(fault.caught_by)],
+            _ => fault.only.to_vec(),
+        };
+        only.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// Where plugins are put.
+struct Plugins {
     place: tempfile::TempDir,
 }
 
-impl Harness {
+impl Plugins {
     fn new() -> Result<Self> {
         Ok(Self {
             place: tempfile::tempdir()?,
@@ -241,49 +277,42 @@ impl Harness {
         Ok(path)
     }
 
-    async fn run(
-        &self,
-        plugin: &Path,
-        sandbox_type: &str,
-        only: &[&str],
-        env: &[(&str, &str)],
-    ) -> Result<Report> {
-        let options = Options {
-            target: Target {
-                plugin: plugin.into(),
-                sandbox_type: (!sandbox_type.is_empty()).then(|| sandbox_type.into()),
-                config: Map::new(),
-            },
-            only: only.iter().map(|only| (*only).to_owned()).collect(),
-            seed: 1,
-            jobs: 4,
-            program: env!("CARGO_BIN_EXE_boxyard-conformance").into(),
-            env: env
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        };
-        suite::run(&options, |_| {}).await
+    fn trials(&self, asked: &Asked) -> Result<Vec<Trial>> {
+        let faulty = Library::example("faulty")?;
+        let plugin = self.put("faulty", &faulty)?;
+        let faults = FAULTS.iter().filter(|fault| asked.is_asked(fault));
+        let mut trials: Vec<_> = faults
+            .map(|fault| Trial {
+                name: fault.name.to_owned(),
+                caught_by: fault.caught_by,
+                plugin: plugin.clone(),
+                sandbox_type: Some(fault.sandbox_type),
+                only: asked.only(fault),
+                fault: Some(fault.name),
+            })
+            .collect();
+        for (number, (key, value, caught_by)) in lies().into_iter().enumerate() {
+            let name = format!("manifest-lies-{number}-about-{}", key.replace('_', "-"));
+            trials.push(Trial {
+                plugin: self.put(&name, &faulty.with(key, value)?)?,
+                name,
+                caught_by,
+                sandbox_type: None,
+                only: vec!["load".to_owned()],
+                fault: None,
+            });
+        }
+        Ok(trials)
     }
-}
-
-fn group(id: &str) -> &'static str {
-    let mut known = cases::all();
-    known.find(|case| case.id == id).expect(id).group()
-}
-
-fn bad(report: &Report) -> BTreeSet<String> {
-    let bad = report.cases.iter().filter(|case| case.verdict.is_bad());
-    bad.map(|case| case.id.clone()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_passes_everything() -> Result<()> {
-    let harness = Harness::new()?;
-    let plugin = harness.put("faulty", &Library::example("faulty")?)?;
+    let plugins = Plugins::new()?;
+    let plugin = plugins.put("faulty", &Library::example("faulty")?)?;
     let mut looked_at = BTreeSet::new();
     for sandbox_type in ["faulty", "faulty-modest", "faulty-bare"] {
-        let report = harness.run(&plugin, sandbox_type, &[], &[]).await?;
+        let report = trial::run(&plugin, Some(sandbox_type), &[], None).await?;
         let not_passed = |case: &&CaseReport| !case.excluded && case.verdict.name() != "passed";
         let not_passed: Vec<_> = report.cases.iter().filter(not_passed).collect();
         assert!(not_passed.is_empty(), "{sandbox_type}: {not_passed:#?}");
@@ -302,99 +331,24 @@ async fn the_control_passes_everything() -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a test prints its table")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_plugin_is_caught_by_the_case_that_should() -> Result<()> {
-    let harness = Harness::new()?;
-    let faulty = Library::example("faulty")?;
-    let plugin = harness.put("faulty", &faulty)?;
-    let asked = std::env::var("BOXYARD_FAULTS").ok();
-    let whole = asked.as_deref() == Some("all");
-    let is_asked = |fault: &&Fault| whole || asked.as_ref().is_none_or(|name| name == fault.name);
-    let mut table = Table::new();
-    let mut missed = Vec::new();
-    for fault in FAULTS.iter().filter(is_asked) {
-        let began = Instant::now();
-        let env = [("BOXYARD_FAULT", fault.name)];
-        let own_group = [group(fault.caught_by)];
-        let only = match (&asked, fault.only) {
-            (None, []) => &own_group[..],
-            (_, only) => only,
-        };
-        let run = harness.run(&plugin, fault.sandbox_type, only, &env);
-        let bad = bad(&run.await?);
-        let took = began.elapsed().as_millis();
-        println!("{:<45} {took:>6} ms {bad:?}", fault.name);
-        if !bad.contains(fault.caught_by) {
-            missed.push((fault.name, fault.caught_by, bad.clone()));
-        }
-        table.insert(fault.name.to_owned(), (fault.caught_by, bad));
+    let asked = Asked::new();
+    let plugins = Plugins::new()?;
+    let found: Vec<_> = stream::iter(plugins.trials(&asked)?)
+        .map(async |trial| (trial.failures(&trial.only).await, trial))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    if asked == Asked::Everything {
+        Table::of(&found).write()?;
     }
-    for (number, (key, value, caught_by)) in lies().into_iter().enumerate() {
-        let name = format!("manifest-lies-{number}-about-{}", key.replace('_', "-"));
-        let liar = harness.put(&name, &faulty.with(key, value)?)?;
-        let bad = match harness.run(&liar, "", &["load"], &[]).await {
-            Ok(report) => bad(&report),
-            Err(_) => BTreeSet::from([REFUSED.to_owned()]),
-        };
-        println!("{name:<45} {bad:?}");
-        if !bad.contains(caught_by) {
-            missed.push((key, caught_by, bad.clone()));
-        }
-        table.insert(name, (caught_by, bad));
+    let kept = Table::read()?;
+    let mut wrong = Vec::new();
+    // One after the other, so that a second look is a look at that plugin alone.
+    for (failures, trial) in &found {
+        wrong.extend(trial.compare(failures, &kept.row(&trial.name)?).await);
     }
-    assert!(
-        missed.is_empty(),
-        "not caught by the case that should: {missed:#?}"
-    );
-    if whole {
-        fs::write(TABLE, written(&table))?;
-    }
-    compare(&table)
-}
-
-type Table = BTreeMap<String, (&'static str, BTreeSet<String>)>;
-
-/// Compares what was found with the table that is kept: nothing else may fail for a fault.
-fn compare(found: &Table) -> Result<()> {
-    let kept = read(&fs::read_to_string(TABLE).context(TABLE)?);
-    for (name, (caught_by, bad)) in found {
-        let kept = kept
-            .get(name)
-            .with_context(|| format!("{TABLE} has no fault `{name}`"))?;
-        let unexpected: Vec<_> = bad.iter().filter(|case| !kept.contains(*case)).collect();
-        ensure!(
-            kept.contains(*caught_by),
-            "{TABLE}: `{name}` is caught by `{caught_by}`"
-        );
-        ensure!(unexpected.is_empty(), "`{name}` also fails {unexpected:?}");
-    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
-}
-
-fn written(table: &Table) -> String {
-    let mut text = String::from(
-        "# Bad plugins, and what catches them\n\n\
-         Each row is a plugin that is wrong in one way. The harness fails the case that is named for it, and\n\
-         as far as the fault allows no other. A test runs them all and compares.\n\n\
-         | fault | caught by | and so fails |\n|---|---|---|\n",
-    );
-    for (name, (caught_by, bad)) in table {
-        let others = bad.iter().filter(|case| case != caught_by);
-        let others: Vec<String> = others.map(|case| format!("`{case}`")).collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {name} | `{caught_by}` | {} |", others.join(", "));
-    }
-    text
-}
-
-/// The cases that fail for each fault.
-fn read(text: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let rows = text.lines().filter(|line| line.contains('`'));
-    rows.filter_map(|row| {
-        let name = row.strip_prefix("| ")?.split(' ').next()?;
-        let cases = row.split('`').skip(1).step_by(2).map(str::to_owned);
-        Some((name.to_owned(), cases.collect()))
-    })
-    .collect()
 }
