@@ -136,8 +136,8 @@ impl Backend for Docker {
             Ok(_) if call.is_cancelled() => Err(cancelled()),
             made => made,
         };
-        let door = match made {
-            Ok(door) => door,
+        let made = match made {
+            Ok(made) => made,
             Err(error) => {
                 begun.taken()?.undo().await;
                 return Err(error);
@@ -145,7 +145,7 @@ impl Backend for Docker {
         };
         let beginning = Beginning {
             setup,
-            door,
+            made,
             recipe,
             own_command,
         };
@@ -183,8 +183,8 @@ impl Backend for Docker {
             ..Setup::default()
         };
         match reconnected(&parts).await? {
-            Some(line) => {
-                let sandbox = DockerSandbox::recovered(parts, line, setup).await?;
+            Some((id, line)) => {
+                let sandbox = DockerSandbox::recovered(parts, id, line, setup).await?;
                 Ok(Recovered::Running(sandbox))
             }
             None => {
@@ -309,8 +309,9 @@ async fn save(parts: &Parts, setup: &Setup) -> Result<()> {
     parts.context.save_state(state).await
 }
 
-/// Takes the connection of an agent that lost its host; `None` where there is none any more.
-async fn reconnected(parts: &Parts) -> Result<Option<Line>> {
+/// Takes the connection of an agent that lost its host, and its container's id; `None` where there
+/// is none any more.
+async fn reconnected(parts: &Parts) -> Result<Option<(String, Line)>> {
     let docker = &parts.connection.docker;
     let found = docker
         .inspect_container(&parts.container, None::<InspectContainerOptions>)
@@ -326,7 +327,10 @@ async fn reconnected(parts: &Parts) -> Result<Option<Line>> {
     let listener = parts.meeting.listen()?;
     tokio::select! {
         accepted = timeout(RECONNECT, listener.accept()) => match accepted {
-            Ok(accepted) => Ok(Some(Box::pin(accepted?.0))),
+            Ok(accepted) => {
+                let line: Line = Box::pin(accepted?.0);
+                Ok(Some((found.id.unwrap_or_default(), line)))
+            }
             Err(_) => Ok(None),
         },
         _ = link::ended(docker, &parts.container) => Ok(None),

@@ -44,9 +44,24 @@ pub(crate) struct Recipe {
     pub(crate) image: ImageFacts,
 }
 
+/// A container that was made and not started.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// What the engine calls it.
+    id: String,
+    door: Door,
+}
+
+/// A container that runs, with its agent.
+pub(crate) struct Started {
+    pub(crate) id: String,
+    pub(crate) line: Line,
+    pub(crate) transport: Transport,
+}
+
 /// How the agent of a container will come in.
 #[derive(Debug)]
-pub(crate) enum Door {
+enum Door {
     /// It connects to this.
     Socket(UnixListener),
     /// It is attached to.
@@ -85,7 +100,7 @@ impl Maker {
 
 impl Recipe {
     /// Makes the container; over the engine where it cannot be made with a socket.
-    pub(crate) async fn make(&self, parts: &Parts) -> Result<Door> {
+    pub(crate) async fn make(&self, parts: &Parts) -> Result<Made> {
         let wanted = self.config.transport;
         let attaches = self.maker.attaches.load(Ordering::Relaxed);
         let first = match wanted {
@@ -110,8 +125,9 @@ impl Recipe {
 
     /// Starts the container and takes the connection of its agent. Where that does not come over
     /// a socket, the container is made again, and attached to.
-    pub(crate) async fn start(&self, parts: &Parts, door: Door) -> Result<(Line, Transport)> {
+    pub(crate) async fn start(&self, parts: &Parts, made: Made) -> Result<Started> {
         let docker = &parts.connection.docker;
+        let Made { id, door } = made;
         let transport = door.transport();
         let line = match door {
             Door::Socket(listener) => link::over_socket(docker, &parts.container, &listener).await,
@@ -123,27 +139,34 @@ impl Recipe {
                     && self.config.transport.is_none()
                     && link::is_unreached(&error) =>
             {
-                self.make_again(parts, &error).await?;
-                let line = link::over_attach(docker, &parts.container).await?;
-                Ok((line, Transport::Attach))
+                let again = self.make_again(parts, &error).await?;
+                Ok(Started {
+                    id: again.id,
+                    line: link::over_attach(docker, &parts.container).await?,
+                    transport: Transport::Attach,
+                })
             }
-            line => Ok((line?, transport)),
+            line => Ok(Started {
+                id,
+                line: line?,
+                transport,
+            }),
         }
     }
 
-    async fn make_again(&self, parts: &Parts, why: &Error) -> Result<Door> {
+    async fn make_again(&self, parts: &Parts, why: &Error) -> Result<Made> {
         tracing::info!(reason = %why, "no socket leads into containers: they are attached to");
         parts
             .context
             .event("transport-changed", json!({ "reason": why.message() }));
         sandbox::remove(&parts.connection, &parts.container).await?;
         parts.meeting.remove().await?;
-        let door = self.make_with(Transport::Attach, parts).await?;
+        let made = self.make_with(Transport::Attach, parts).await?;
         self.maker.attaches.store(true, Ordering::Relaxed);
-        Ok(door)
+        Ok(made)
     }
 
-    async fn make_with(&self, transport: Transport, parts: &Parts) -> Result<Door> {
+    async fn make_with(&self, transport: Transport, parts: &Parts) -> Result<Made> {
         let Self {
             config,
             image,
@@ -199,7 +222,7 @@ impl Recipe {
         if transport == Transport::Attach {
             link::put_agent(docker, &parts.container, &program, config.read_only).await?;
         }
-        Ok(door)
+        Ok(Made { id: made.id, door })
     }
 }
 

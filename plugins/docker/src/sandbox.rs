@@ -28,7 +28,7 @@ use crate::{
     journal::Journal,
     link::{self, Line, Transport},
     meeting::Meeting,
-    recipe::{Door, Recipe},
+    recipe::{Made, Recipe, Started},
     stats,
     watch::{Told, Watch},
 };
@@ -95,7 +95,7 @@ impl Drop for DockerSandbox {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) setup: Setup,
-    pub(crate) door: Door,
+    pub(crate) made: Made,
     /// For another try.
     pub(crate) recipe: Recipe,
     /// What runs beside the commands.
@@ -108,7 +108,8 @@ struct Agent {
     client: Arc<Client>,
     ending: Arc<AtomicBool>,
     transport: Transport,
-    container: ContainerInspectResponse,
+    /// What the engine calls its container.
+    id: String,
     /// What keeps us told of what others do to the container.
     _told: Arc<Told>,
 }
@@ -131,7 +132,12 @@ impl DockerSandbox {
     /// # Errors
     ///
     /// What connected is not its agent.
-    pub(crate) async fn recovered(parts: Parts, line: Line, setup: Setup) -> Result<Self> {
+    pub(crate) async fn recovered(
+        parts: Parts,
+        id: String,
+        line: Line,
+        setup: Setup,
+    ) -> Result<Self> {
         let sandbox = Self {
             parts: Arc::new(parts),
             beginning: Mutex::default(),
@@ -141,7 +147,7 @@ impl DockerSandbox {
             removed: AtomicBool::new(false),
         };
         let (client, work) = Client::reconnect(line, setup).await?;
-        sandbox.take(client, work, Transport::Socket).await?;
+        sandbox.take(client, work, id, Transport::Socket)?;
         Ok(sandbox)
     }
 
@@ -154,13 +160,13 @@ impl DockerSandbox {
         Ok(&self.agent()?.client)
     }
 
-    async fn take(
+    fn take(
         &self,
         client: Client,
         work: impl Future<Output = ()> + Send + 'static,
+        id: String,
         transport: Transport,
     ) -> Result<()> {
-        let docker = &self.parts.connection.docker;
         let ending = Arc::new(AtomicBool::new(false));
         let (parts, asked) = (Arc::clone(&self.parts), Arc::clone(&ending));
         self.parts.context.spawn(async move {
@@ -169,24 +175,20 @@ impl DockerSandbox {
                 parts.context.exited(parts.cause().await);
             }
         });
-        let inspected =
-            docker.inspect_container(&self.parts.container, None::<InspectContainerOptions>);
-        let container = inspected.await.doing("looking at the container")?;
-        let id = container.id.clone().unwrap_or_default();
         let Parts {
             context,
             connection,
             watch,
             ..
         } = &*self.parts;
+        context.set_metadata("container_id", id.clone());
         let agent = Agent {
             client: Arc::new(client),
             ending,
             transport,
-            container,
             _told: watch.tell(&id, context.clone(), connection),
+            id,
         };
-        context.set_metadata("container_id", id);
         if self.parts.lingers && transport == Transport::Attach {
             // Its connection cannot be opened again.
             context.set_metadata("lingers", false);
@@ -360,10 +362,16 @@ impl Sandbox for DockerSandbox {
         let Some(beginning) = beginning else {
             return Err(Error::failed_precondition("the sandbox was started before"));
         };
-        let started = beginning.recipe.start(&self.parts, beginning.door);
-        let (line, transport) = started.await?;
+        let started = beginning.recipe.start(&self.parts, beginning.made);
+        let Started {
+            id,
+            line,
+            transport,
+        } = started.await?;
         let (client, work) = Client::connect(line, beginning.setup).await?;
-        self.take(client, work, transport).await?;
+        // Without a look at the container: the engine answers once it is through with the start,
+        // and the agent is there before that.
+        self.take(client, work, id, transport)?;
         if let Some(argv) = beginning.own_command {
             self.run_own(argv)?;
         }
@@ -410,10 +418,7 @@ impl Sandbox for DockerSandbox {
     boxyard_agent::delegate_files!(self => self.client());
 
     async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
-        let id = self
-            .agent
-            .get()
-            .and_then(|agent| agent.container.id.clone());
+        let id = self.agent.get().map(|agent| agent.id.clone());
         Ok(id.map(|id| ExecutionContext::Container {
             engine: "docker".into(),
             id,
@@ -427,7 +432,11 @@ impl Sandbox for DockerSandbox {
         ]);
         if let Some(agent) = self.agent.get() {
             info.insert("transport".into(), json!(agent.transport));
-            info.extend(described(&agent.container));
+            let docker = &self.parts.connection.docker;
+            let inspected = docker.inspect_container(&agent.id, None::<InspectContainerOptions>);
+            info.extend(described(
+                &inspected.await.doing("looking at the container")?,
+            ));
         }
         Ok(info)
     }
