@@ -4,6 +4,10 @@
 //! Nobody changes a copy under the process that has it open, and an upgrade lies beside the old
 //! one. A content that has its copy already need not be held in memory: the copy is inspected.
 
+mod note;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, Write},
@@ -11,10 +15,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use self::note::Note;
 use super::verify::mistrust;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Copies that nobody used for so long are removed.
-const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+const LIFETIME: Duration = DAY.saturating_mul(7);
 
 /// The directory of the private copies.
 #[derive(Debug)]
@@ -36,13 +42,21 @@ impl Copies {
     /// Finds the copy of what a file holds, which is then in use: one of the same bytes, that
     /// nobody else could have changed.
     ///
-    /// Comparing costs a fraction of hashing, and a damaged copy is not taken for a whole one.
+    /// Comparing costs a fraction of hashing, and a damaged copy is not taken for a whole one. It
+    /// is done once, until one of the two is written.
     pub(super) fn of(&self, file: &mut File) -> Option<PrivateCopy> {
-        let length = file.metadata().ok()?.len();
+        let metadata = file.metadata().ok()?;
+        if let Some(note) = Note::find(&self.directory, &metadata).filter(|_| self.is_private())
+            && let Some(copy) = self
+                .open(&note.sha256)
+                .filter(|copy| note.is_of(&copy.file))
+        {
+            return Some(copy);
+        }
         let entries = fs::read_dir(&self.directory).ok()?;
         let as_long = entries.filter_map(Result::ok).filter(|entry| {
-            let metadata = entry.metadata();
-            metadata.is_ok_and(|metadata| metadata.is_file() && metadata.len() == length)
+            let found = entry.metadata();
+            found.is_ok_and(|found| found.is_file() && found.len() == metadata.len())
         });
         let mut trusted = false;
         for entry in as_long {
@@ -50,11 +64,34 @@ impl Copies {
             if !trusted {
                 return None;
             }
-            if let Some(copy) = compare(file, &entry.path()) {
+            let Some(copy) = hash_of(&entry.path()).and_then(|sha256| self.open(&sha256)) else {
+                continue;
+            };
+            let note = Note::new(&metadata, &copy.file.metadata().ok()?, &copy.sha256);
+            file.rewind().ok()?;
+            if is_same(file, &copy.file).ok()? {
+                // Where it cannot be kept, the next host compares again.
+                let _ = note.map(|note| note.keep(&self.directory));
                 return Some(copy);
             }
         }
         None
+    }
+
+    /// Opens a copy, which is then in use.
+    fn open(&self, sha256: &str) -> Option<PrivateCopy> {
+        let path = self.path(sha256);
+        let file = File::open(&path).ok()?;
+        let modified = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()?;
+        // Another host that removes old copies now leaves this one alone.
+        if modified.elapsed().is_ok_and(|age| age > DAY) {
+            file.set_modified(SystemTime::now()).ok()?;
+        }
+        let sha256 = sha256.to_owned();
+        Some(PrivateCopy { path, file, sha256 })
     }
 
     fn is_private(&self) -> bool {
@@ -95,26 +132,11 @@ pub(super) struct PrivateCopy {
     pub(super) sha256: String,
 }
 
-/// Opens the copy at `path` if it holds what `file` does.
-fn compare(file: &mut File, path: &Path) -> Option<PrivateCopy> {
-    let sha256 = path.file_name()?.to_str()?.strip_suffix(".so")?.to_owned();
+/// The hash that a copy is named by.
+fn hash_of(path: &Path) -> Option<String> {
+    let sha256 = path.file_name()?.to_str()?.strip_suffix(".so")?;
     let is_hash = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !is_hash {
-        return None;
-    }
-    let copy = File::open(path).ok()?;
-    file.rewind().ok()?;
-    if !is_same(file, &copy).ok()? {
-        return None;
-    }
-    // Another host that removes old copies now leaves this one alone.
-    copy.set_modified(SystemTime::now()).ok()?;
-    let path = path.into();
-    Some(PrivateCopy {
-        path,
-        file: copy,
-        sha256,
-    })
+    is_hash.then(|| sha256.to_owned())
 }
 
 /// Compares two files piece by piece: fresh pages for all of them would cost more.
@@ -146,7 +168,7 @@ fn fill<'a>(mut file: &File, piece: &'a mut [u8]) -> io::Result<&'a [u8]> {
     Ok(piece.get(..filled).unwrap_or_default())
 }
 
-/// Removes copies that no host used lately. One that is open somewhere lives on there.
+/// Removes what no host used lately. A copy that is open somewhere lives on there.
 fn remove_old(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
