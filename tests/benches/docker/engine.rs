@@ -129,10 +129,12 @@ impl Engine {
     }
 
     /// Runs a program as a container of its own and reads the bytes that it writes by attaching to
-    /// it; returns how long that took from the first of them on.
+    /// it, while the engine logs them with this driver or as it does where nobody says anything;
+    /// returns how long that took from the first of them on.
     pub(crate) async fn attach(
         &self,
         like: &ContainerCreateBody,
+        log_driver: Option<&str>,
         argv: &[String],
         bytes: u64,
     ) -> Duration {
@@ -140,8 +142,8 @@ impl Engine {
         body.entrypoint = Some(argv.to_vec());
         body.attach_stdout = Some(true);
         body.host_config = body.host_config.map(|host_config| HostConfig {
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("none".into()),
+            log_config: log_driver.map(|driver| HostConfigLogConfig {
+                typ: Some(driver.into()),
                 config: None,
             }),
             ..host_config
