@@ -9,7 +9,11 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
+
+/// The extension of a free lease of which a sweep found nothing.
+const CLEAN: &str = "clean";
 
 /// The lease of this process; freed when it is dropped and when the process dies.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(crate) struct FreeLease {
     /// The sandbox types that were used under it.
     pub(crate) types: BTreeSet<String>,
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lease {
@@ -79,10 +83,27 @@ impl Lease {
 }
 
 impl FreeLease {
-    /// Forgets the lease: nothing of it is left.
-    pub(crate) fn forget(self) {
-        // As for `Lease::release`.
-        let _ = fs::remove_file(&self.path);
+    /// Forgets the lease when for a grace nothing of it was left: what its host asked of a backend
+    /// last may come to be after that host died.
+    pub(crate) fn nothing_left(self, grace: Duration) {
+        let age = self
+            .file
+            .metadata()
+            .and_then(|metadata| metadata.modified());
+        let age = age.map(|modified| modified.elapsed().unwrap_or_default());
+        let is_over = grace.is_zero() || (self.was_clean() && age.is_ok_and(|age| age >= grace));
+        // What fails here is tried again by the next sweep.
+        if is_over {
+            let _ = fs::remove_file(&self.path);
+        } else if !self.was_clean() {
+            let _ = self.file.set_modified(SystemTime::now());
+            let _ = fs::rename(&self.path, self.path.with_extension(CLEAN));
+        }
+    }
+
+    /// Whether nothing of it was left at an earlier sweep, whose time is the file's.
+    fn was_clean(&self) -> bool {
+        self.path.extension().is_some_and(|found| found == CLEAN)
     }
 }
 
@@ -107,12 +128,12 @@ fn lock_free(path: &Path) -> Option<FreeLease> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     let types = text.lines().map(str::to_owned).collect();
-    let id = path.file_name()?.to_str()?.to_owned();
+    let id = path.file_stem()?.to_str()?.to_owned();
     Some(FreeLease {
         id,
         types,
         path: path.into(),
-        _file: file,
+        file,
     })
 }
 
@@ -164,10 +185,28 @@ mod tests {
         assert_eq!(found[0].id, dead_id);
         assert_eq!(found[0].types, BTreeSet::from(["docker".to_owned()]));
         for lease in found {
-            lease.forget();
+            lease.nothing_left(Duration::ZERO);
         }
         held.release();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lease_is_forgotten_when_nothing_was_left_for_a_grace() {
+        const GRACE: Duration = Duration::from_secs(60);
+        let directory = tempfile::tempdir().unwrap();
+        let dead = Lease::take(directory.path()).unwrap().id().to_owned();
+        let sweep = || {
+            let [lease] = <[FreeLease; 1]>::try_from(free(directory.path())).unwrap();
+            assert_eq!(lease.id, dead);
+            lease
+        };
+        sweep().nothing_left(GRACE);
+        sweep().nothing_left(GRACE);
+        let lease = sweep();
+        lease.file.set_modified(SystemTime::now() - GRACE).unwrap();
+        lease.nothing_left(GRACE);
+        assert!(free(directory.path()).is_empty());
     }
 
     #[test]

@@ -335,12 +335,12 @@ impl Manager {
     }
 
     async fn sweep_lease(&self, lease: FreeLease) -> Vec<String> {
+        let grace = self.0.config.timeouts.sweep_grace;
         let request = SweepRequest {
             host: self.0.host_id.clone(),
             free_leases: vec![lease.id.clone()],
             known: self.sandboxes().by_id.keys().cloned().collect(),
-            grace_ms: u64::try_from(self.0.config.timeouts.sweep_grace.as_millis())
-                .unwrap_or(u64::MAX),
+            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
         };
         let registry = self.registry();
         let (mut removed, mut left) = (Vec::new(), false);
@@ -363,7 +363,7 @@ impl Manager {
             }
         }
         if !left {
-            lease.forget();
+            lease.nothing_left(grace);
         }
         if !removed.is_empty() {
             tracing::info!(sandboxes = ?removed, "removed what a dead host left behind");

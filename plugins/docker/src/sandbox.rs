@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long the agent may take to kill everything and end.
-const SHUT_DOWN: Duration = Duration::from_secs(5);
+const SHUT_DOWN: Duration = Duration::from_secs(2);
 /// How long the engine may take to see that a container ended.
 const ENDED: Duration = Duration::from_secs(15);
 
