@@ -186,15 +186,11 @@ impl Manager {
         let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
         let config = sandbox_type.check_config(Value::Object(request.config))?;
         let creation = Creation::begin(self)?;
-        let identity = SandboxIdentity {
-            id: lease::new_id(),
-            name: request.name,
-            labels: request.labels,
-            host: self.0.host_id.clone(),
-            lease: self.0.lease.id().into(),
-            // Nothing is kept of a sandbox when its host is gone, that one could find it by.
-            linger_ms: 0,
-        };
+        let lease = self.0.lease.id();
+        // It does not linger: nothing is kept of a sandbox, that a later host could find it by.
+        let mut identity = SandboxIdentity::new(lease::new_id(), &*self.0.host_id, lease);
+        identity.name = request.name;
+        identity.labels = request.labels;
         self.0
             .lease
             .note_type(sandbox_type.name())
@@ -336,12 +332,9 @@ impl Manager {
 
     async fn sweep_lease(&self, lease: FreeLease) -> Vec<String> {
         let grace = self.0.config.timeouts.sweep_grace;
-        let request = SweepRequest {
-            host: self.0.host_id.clone(),
-            free_leases: vec![lease.id.clone()],
-            known: self.sandboxes().by_id.keys().cloned().collect(),
-            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
-        };
+        let request = SweepRequest::new(&*self.0.host_id, [&lease.id])
+            .known(self.sandboxes().by_id.keys())
+            .grace_ms(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         let registry = self.registry();
         let (mut removed, mut left) = (Vec::new(), false);
         for name in &lease.types {

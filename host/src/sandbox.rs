@@ -241,17 +241,15 @@ impl Sandbox {
         let late = backstop.is_some_and(|backstop| began.elapsed() >= backstop);
         match answer {
             // The backend forgot the command's timeout: the host has ended the call.
-            Ok(exit) if late => Ok(CommandExit {
-                exit_code: CommandExit::TIMED_OUT,
-                timed_out: true,
-                ..exit
-            }),
+            Ok(mut exit) if late => {
+                exit.exit_code = CommandExit::TIMED_OUT;
+                exit.timed_out = true;
+                Ok(exit)
+            }
             Err(error) if late && error.code() == ErrorCode::DEADLINE_EXCEEDED => {
-                let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                Ok(CommandExit {
-                    duration_ms,
-                    ..CommandExit::timed_out()
-                })
+                let mut exit = CommandExit::timed_out();
+                exit.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Ok(exit)
             }
             answer => answer,
         }

@@ -93,6 +93,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
 
 /// What became of a sandbox while its host was away.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Recovered<S> {
     /// It is there, started, and can be used.
     Running(S),

@@ -37,6 +37,7 @@ impl Program {
 /// assert_eq!(command.program.to_argv(), ["ls", "-l"]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Command {
     /// What to run.
     pub program: Program,
@@ -188,6 +189,7 @@ pub struct CommandIo {
 /// Something to do to a running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "ControlDocument")]
+#[non_exhaustive]
 pub enum Control {
     /// Send it this signal.
     Signal(i32),
@@ -283,6 +285,7 @@ impl Control {
 /// `exit_code` follows the shell: 124 for a timeout, 126 for a program that cannot be
 /// executed, 127 for one that is not there, 128 + N for signal N.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CommandExit {
     /// The exit code.
     pub exit_code: i32,
@@ -341,6 +344,7 @@ impl CommandExit {
 /// Where a sandbox's commands run, for tools and people that look from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ExecutionContext {
     /// A process of this machine.
     Process {

@@ -64,6 +64,7 @@ impl PluginContext {
 /// Which sandbox it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct SandboxIdentity {
     /// Unique among all sandboxes.
     pub id: String,
@@ -81,6 +82,18 @@ pub struct SandboxIdentity {
     /// not at all where 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub linger_ms: u64,
+}
+
+impl SandboxIdentity {
+    /// Names a sandbox, the host that owns it and the lease of that host's process.
+    pub fn new(id: impl Into<String>, host: impl Into<String>, lease: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            host: host.into(),
+            lease: lease.into(),
+            ..Self::default()
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -177,6 +190,7 @@ pub struct ToolContext {
 
 /// The output of [`ToolContext::run`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RunOutput {
     /// How the command ended.
     pub exit: CommandExit,

@@ -8,6 +8,7 @@ use crate::{Error, Isolation, Result};
 
 /// A sandbox type as its plugin describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SandboxTypeDescriptor {
     /// The canonical name.
     pub name: String,
@@ -25,6 +26,7 @@ pub struct SandboxTypeDescriptor {
 
 /// A tool as its plugin describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ToolDescriptor {
     /// The name, unique in a host.
     pub name: String,

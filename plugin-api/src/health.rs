@@ -16,6 +16,7 @@ pub enum HealthStatus {
 
 /// The answer of a probe: a status, and the reason with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Health {
     /// Whether sandboxes can be made.
     pub status: HealthStatus,

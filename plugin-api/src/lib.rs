@@ -47,7 +47,7 @@ pub const API_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The oldest host API on which plugins built with this crate run: entries appended
 /// after it are optional, and a host without them answers `Unsupported`.
-pub const MIN_HOST_API: &str = "1.0.0-rc.1";
+pub const MIN_HOST_API: &str = "1.0.0";
 
 /// What nearly every plugin needs; `use boxyard_plugin_api::prelude::*`.
 pub mod prelude {

@@ -22,6 +22,7 @@ pub const MANIFEST_SECTION: &str = if cfg!(target_vendor = "apple") {
 
 /// What a library says of itself, embedded as JSON by [`register_plugin!`](crate::register_plugin).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Manifest {
     /// [`FORMAT`]; another number means that nothing else here may be trusted.
     pub format: u32,
@@ -55,6 +56,7 @@ pub struct Manifest {
 
 /// A sandbox type in a [`Manifest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ManifestSandboxType {
     /// The canonical name.
     pub name: String,

@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// What a backend needs to find a sandbox again, stored by the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct State {
     /// The version of the document's form; the backend's own to count.
     pub version: u32,
@@ -46,6 +47,7 @@ impl State {
 
 /// Which of a backend's leftovers may be removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SweepRequest {
     /// The host that asks.
     pub host: String,
@@ -58,6 +60,33 @@ pub struct SweepRequest {
 }
 
 impl SweepRequest {
+    /// Asks for what belongs to leases whose process is dead, however young it is.
+    pub fn new(
+        host: impl Into<String>,
+        free_leases: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        Self {
+            host: host.into(),
+            free_leases: free_leases.into_iter().map(Into::into).collect(),
+            known: Vec::new(),
+            grace_ms: 0,
+        }
+    }
+
+    /// Sets the sandboxes that stay, whatever their lease.
+    #[must_use]
+    pub fn known(mut self, known: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.known = known.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how old a leftover must be, in milliseconds.
+    #[must_use]
+    pub fn grace_ms(mut self, grace_ms: u64) -> Self {
+        self.grace_ms = grace_ms;
+        self
+    }
+
     /// Returns how old a leftover must be.
     pub fn grace(&self) -> Duration {
         Duration::from_millis(self.grace_ms)
@@ -72,6 +101,7 @@ impl SweepRequest {
 
 /// What a sweep did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Swept {
     /// Sandboxes of which nothing is left.
     #[serde(default)]

@@ -224,12 +224,29 @@ pub trait Sandbox: Send + Sync + 'static {
 /// Which part of a sandbox's log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct LogRequest {
     /// Whether to go on with what is still to come.
     pub follow: bool,
     /// How many of the last lines; all where `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
+}
+
+impl LogRequest {
+    /// Sets whether to go on with what is still to come.
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// Sets how many of the last lines are wanted.
+    #[must_use]
+    pub fn tail(mut self, tail: impl Into<Option<u64>>) -> Self {
+        self.tail = tail.into();
+        self
+    }
 }
 
 /// A sandbox of the other side's: a backend's in the host's hands, or the host's in a tool's.

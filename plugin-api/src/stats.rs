@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What a sandbox uses now; a value that the backend cannot measure is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Processor time used since it started, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -320,11 +320,7 @@ struct Nobody;
 
 impl SandboxServices for Nobody {
     fn identity(&self) -> SandboxIdentity {
-        SandboxIdentity {
-            id: "measured".into(),
-            lease: "measure".into(),
-            ..SandboxIdentity::default()
-        }
+        SandboxIdentity::new("measured", "host", "measure")
     }
 
     fn event(&self, _kind: String, _data: Value) {}

@@ -342,15 +342,7 @@ mod tests {
     use super::*;
 
     fn record() -> Arc<Record> {
-        Record::new(
-            SandboxIdentity {
-                id: "s".into(),
-                ..Default::default()
-            },
-            "test",
-            json!({}),
-            None,
-        )
+        Record::new(SandboxIdentity::new("s", "", ""), "test", json!({}), None)
     }
 
     #[test]
@@ -395,10 +387,7 @@ mod tests {
         let services = record.services();
         services.event("pulled".into(), json!(1));
         services.set_metadata("pid".into(), json!(7));
-        let state = State {
-            version: 1,
-            data: json!("x"),
-        };
+        let state = State::new(1, &"x").unwrap();
         services.save_state(&state).await.unwrap();
         assert_eq!(record.state(), Some(state.clone()));
         assert_eq!(record.info().metadata["pid"], 7);

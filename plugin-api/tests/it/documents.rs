@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use boxyard_plugin_api::{
-    ByteSource, CommandExit, Control, Controls, FORMAT, FileInfo, FileKind, Health, Isolation,
-    Manifest, ManifestSandboxType, SandboxIdentity, SandboxTypeDescriptor, State, Stats,
-    SweepRequest, Swept, TerminalSize, ToolDescriptor,
+    ByteSource, CommandExit, Control, Controls, FORMAT, FileInfo, FileKind, Health, Manifest,
+    SandboxIdentity, SandboxTypeDescriptor, State, Stats, SweepRequest, Swept, TerminalSize,
+    ToolDescriptor,
     abi::{InitRequest, Telemetry, TelemetryLabels},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,6 +24,34 @@ fn the_documents_have_not_changed() {
         text.push_str(&format!("{}\n{}\n\n", document.name, document.text));
     }
     golden::check("documents.golden", &text, WHAT_A_CHANGE_MEANS);
+}
+
+/// What plugins and hosts of 1.0.0 write, whatever becomes of these records.
+#[test]
+fn the_documents_of_1_0_0_are_read_whole() {
+    let known = documents();
+    let frozen = include_str!("documents-1.0.0.golden");
+    let mut count = 0;
+    for written in frozen.split("\n\n").filter(|text| !text.trim().is_empty()) {
+        let (name, text) = written.trim().split_once('\n').unwrap();
+        let document = known.iter().find(|document| document.name == name);
+        let document = document.unwrap_or_else(|| panic!("{name} is gone"));
+        let (written, read) = (serde_json::from_str(text).unwrap(), (document.read)(text));
+        assert!(has(&read, &written), "{name}: {written} is read as {read}");
+        count += 1;
+    }
+    assert_eq!(count, 19, "all that 1.0.0 had");
+}
+
+/// Whether all that is in one document is in another.
+fn has(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part.iter().all(|(key, part)| {
+            let found = whole.get(key);
+            found.is_some_and(|whole| has(whole, part))
+        }),
+        _ => whole == part,
+    }
 }
 
 #[test]
@@ -79,6 +107,8 @@ struct Document {
     /// Where its records are, as JSON pointers: what may get more fields.
     records: &'static [&'static str],
     reads_as_itself: Box<dyn Fn(&str)>,
+    /// Reads a text and writes what was understood.
+    read: fn(&str) -> Value,
 }
 
 fn document<T>(name: &'static str, records: &'static [&'static str], example: T) -> Document
@@ -93,6 +123,7 @@ where
             let read = serde_json::from_str::<T>(text);
             assert_eq!(read.ok().as_ref(), Some(&example), "{name}: {text}");
         }),
+        read: |text| serde_json::to_value(serde_json::from_str::<T>(text).unwrap()).unwrap(),
     }
 }
 
@@ -107,44 +138,14 @@ fn documents() -> Vec<Document> {
         document(
             "State",
             &[""],
-            State {
-                version: 2,
-                data: json!({ "container": "c0ffee" }),
-            },
+            State::new(2, &json!({ "container": "c0ffee" })).unwrap(),
         ),
-        document(
-            "SweepRequest",
-            &[""],
-            SweepRequest {
-                host: "host-1".into(),
-                free_leases: vec!["lease-1".into()],
-                known: vec!["sandbox-1".into()],
-                grace_ms: 60_000,
-            },
-        ),
-        document(
-            "Swept",
-            &[""],
-            Swept {
-                removed: vec!["sandbox-2".into()],
-                kept: vec!["sandbox-3".into()],
-            },
-        ),
+        document("SweepRequest", &[""], sweep_request()),
+        document("Swept", &[""], swept()),
         document("Command", &["", "/tty"], methods::full_command()),
         document("Control: signal", &[""], Control::Signal(15)),
         document("Control: resize", &["", "/resize"], Control::Resize(SIZE)),
-        document(
-            "CommandExit",
-            &[""],
-            CommandExit {
-                exit_code: 137,
-                signal: Some(9),
-                timed_out: true,
-                out_of_memory: true,
-                killed: Some(3),
-                duration_ms: 1500,
-            },
-        ),
+        document("CommandExit", &[""], command_exit()),
         document("FileInfo", &[""], file_info()),
         document("Stats", &[""], stats()),
     ];
@@ -152,23 +153,25 @@ fn documents() -> Vec<Document> {
     all
 }
 
+/// Makes an example of a record that only this crate can make: its text shows that it is whole.
+fn read<T: DeserializeOwned>(example: Value) -> T {
+    serde_json::from_value(example).unwrap()
+}
+
 fn manifest() -> Manifest {
-    Manifest {
-        format: FORMAT,
-        name: "boxyard-plugin-example".into(),
-        version: "0.1.0".into(),
-        description: "an example".into(),
-        authors: vec!["Somebody <somebody@example.org>".into()],
-        license: "MIT".into(),
-        api_version: "1.0.0".into(),
-        min_host_api: "1.0.0".into(),
-        sandbox_types: vec![ManifestSandboxType {
-            name: "local-process".into(),
-            isolation: Isolation::None,
-        }],
-        tools: vec!["hello".into()],
-        panic_abort: false,
-    }
+    read(json!({
+        "format": FORMAT,
+        "name": "boxyard-plugin-example",
+        "version": "0.1.0",
+        "description": "an example",
+        "authors": ["Somebody <somebody@example.org>"],
+        "license": "MIT",
+        "api_version": "1.0.0",
+        "min_host_api": "1.0.0",
+        "sandbox_types": [{ "name": "local-process", "isolation": "none" }],
+        "tools": ["hello"],
+        "panic_abort": false,
+    }))
 }
 
 fn init_request() -> InitRequest {
@@ -185,58 +188,75 @@ fn init_request() -> InitRequest {
 }
 
 fn sandbox_type() -> SandboxTypeDescriptor {
-    SandboxTypeDescriptor {
-        name: "local-process".into(),
-        description: "runs on the machine itself".into(),
-        isolation: Isolation::None,
-        capabilities: vec!["commands".into(), "files".into()],
-        config_schema: json!({ "type": "object" }),
-    }
+    read(json!({
+        "name": "local-process",
+        "description": "runs on the machine itself",
+        "isolation": "none",
+        "capabilities": ["commands", "files"],
+        "config_schema": { "type": "object" },
+    }))
 }
 
 fn tool() -> ToolDescriptor {
-    ToolDescriptor {
-        name: "hello".into(),
-        description: "greets".into(),
-        sandbox_types: vec!["local-process".into()],
-        parameters: json!({ "type": "object" }),
-    }
+    read(json!({
+        "name": "hello",
+        "description": "greets",
+        "sandbox_types": ["local-process"],
+        "parameters": { "type": "object" },
+    }))
 }
 
 fn identity() -> SandboxIdentity {
-    SandboxIdentity {
-        id: "sandbox-1".into(),
-        name: "build".into(),
-        labels: BTreeMap::from([("team".into(), "red".into())]),
-        host: "host-1".into(),
-        lease: "lease-1".into(),
-        linger_ms: 600_000,
-    }
+    let mut identity = SandboxIdentity::new("sandbox-1", "host-1", "lease-1");
+    identity.name = "build".into();
+    identity.labels = BTreeMap::from([("team".into(), "red".into())]);
+    identity.linger_ms = 600_000;
+    identity
+}
+
+fn sweep_request() -> SweepRequest {
+    SweepRequest::new("host-1", ["lease-1"])
+        .known(["sandbox-1"])
+        .grace_ms(60_000)
+}
+
+fn swept() -> Swept {
+    let mut swept = Swept::default();
+    swept.removed.push("sandbox-2".into());
+    swept.kept.push("sandbox-3".into());
+    swept
+}
+
+fn command_exit() -> CommandExit {
+    let mut exit = CommandExit::signalled(9);
+    exit.timed_out = true;
+    exit.out_of_memory = true;
+    exit.killed = Some(3);
+    exit.duration_ms = 1500;
+    exit
 }
 
 fn file_info() -> FileInfo {
-    FileInfo {
-        name: "current".into(),
-        kind: FileKind::Symlink,
-        size: 7,
-        mode: 0o777,
-        modified_ms: 1_700_000_000_000,
-        target: Some("releases/7".into()),
-    }
+    let mut info = FileInfo::new("current", FileKind::Symlink);
+    info.size = 7;
+    info.mode = 0o777;
+    info.modified_ms = 1_700_000_000_000;
+    info.target = Some("releases/7".into());
+    info
 }
 
 fn stats() -> Stats {
-    Stats {
-        cpu_us: Some(1),
-        memory_bytes: Some(2),
-        memory_limit_bytes: Some(3),
-        processes: Some(4),
-        network_received_bytes: Some(5),
-        network_sent_bytes: Some(6),
-        disk_read_bytes: Some(7),
-        disk_written_bytes: Some(8),
-        other: BTreeMap::from([("load".into(), 0.5)]),
-    }
+    read(json!({
+        "cpu_us": 1,
+        "memory_bytes": 2,
+        "memory_limit_bytes": 3,
+        "processes": 4,
+        "network_received_bytes": 5,
+        "network_sent_bytes": 6,
+        "disk_read_bytes": 7,
+        "disk_written_bytes": 8,
+        "other": { "load": 0.5 },
+    }))
 }
 
 fn telemetry() -> [Document; 4] {

@@ -283,15 +283,12 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = format!("sandbox-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut identity = SandboxIdentity::new(id, "test-host", "test-lease");
+        identity.name = "a name".into();
+        identity.labels = BTreeMap::from([("team".into(), "red".into())]);
         Self {
-            identity: SandboxIdentity {
-                id: format!("sandbox-{}", NEXT.fetch_add(1, Ordering::Relaxed)),
-                name: "a name".into(),
-                labels: BTreeMap::from([("team".into(), "red".into())]),
-                host: "test-host".into(),
-                lease: "test-lease".into(),
-                linger_ms: 0,
-            },
+            identity,
             notices: Arc::new(Recorder::new()),
             save: Ok(()),
         }

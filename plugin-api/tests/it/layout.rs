@@ -13,9 +13,8 @@ use crate::golden;
 
 const WHAT_A_CHANGE_MEANS: &str = "\
 The ABI moved: a library that was built before no longer fits, unless all that happened is \
-that entries were appended after the last field of a prefix type. It needs a new version of \
-this crate (a new release candidate, or a new major version from 1.0.0 on; a new minor one \
-for appended entries) and an entry in CHANGELOG.md.";
+that entries were appended after the last field of a prefix type. Appended entries need a new minor \
+version of this crate and an entry in CHANGELOG.md; anything else needs a new major version.";
 
 #[test]
 fn the_abi_has_not_moved() {

@@ -36,60 +36,38 @@ pub(crate) fn call_all(sandbox: &SandboxHandle) -> Vec<Method> {
         plain("info", &(), sandbox.info(host::call())),
         plain("stats", &(), sandbox.stats(host::call())),
     ];
-    let read = ReadFile {
-        path: "/etc/motd".into(),
-        offset: 7,
-        length: Some(1 << 40),
-    };
+    let read = ReadFile::new("/etc/motd").offset(7).length(1 << 40);
     methods.push(to_sink("read_file", &read, |sink| {
         sandbox.read_file(&read, sink, host::call())
     }));
-    let write = WriteFile {
-        path: "a/b c".into(),
-        mode: Some(0o600),
-        make_parents: true,
-    };
+    let write = WriteFile::new("a/b c").mode(0o600).make_parents(true);
     methods.push(from_source("write_file", &write, |source| {
         sandbox.write_file(&write, source, host::call())
     }));
     let path = "/dév/null\n";
     methods.push(plain("stat", &path, sandbox.stat(path, host::call())));
     methods.push(plain("list", &path, sandbox.list(path, host::call())));
-    let remove = RemovePath {
-        path: "/tmp".into(),
-        recursive: true,
-    };
+    let remove = RemovePath::new("/tmp").recursive(true);
     methods.push(plain(
         "remove",
         &remove,
         sandbox.remove(&remove, host::call()),
     ));
-    let directory = MakeDirectory {
-        path: "/new".into(),
-        mode: Some(0o700),
-        parents: true,
-    };
+    let directory = MakeDirectory::new("/new").mode(0o700).parents(true);
     methods.push(plain(
         "make_directory",
         &directory,
         sandbox.make_directory(&directory, host::call()),
     ));
-    let put = PutArchive {
-        directory: "/into".into(),
-    };
+    let put = PutArchive::new("/into");
     methods.push(from_source("put_archive", &put, |source| {
         sandbox.put_archive(&put, source, host::call())
     }));
-    let get = GetArchive {
-        path: "/from".into(),
-    };
+    let get = GetArchive::new("/from");
     methods.push(to_sink("get_archive", &get, |sink| {
         sandbox.get_archive(&get, sink, host::call())
     }));
-    let logs = LogRequest {
-        follow: true,
-        tail: Some(12),
-    };
+    let logs = LogRequest::default().follow(true).tail(12);
     methods.push(to_sink("logs", &logs, |sink| {
         sandbox.logs(&logs, sink, host::call())
     }));

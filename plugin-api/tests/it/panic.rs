@@ -62,16 +62,8 @@ async fn a_panic_in_any_method_of_a_sandbox_is_an_error() {
 #[tokio::test]
 async fn a_panic_in_any_method_of_a_backend_is_an_error() {
     let backend = plugin().sandbox_type("faulty");
-    let state = State {
-        version: 1,
-        data: Value::Null,
-    };
-    let request = SweepRequest {
-        host: String::new(),
-        free_leases: Vec::new(),
-        known: Vec::new(),
-        grace_ms: 0,
-    };
+    let state = State::new(1, &Value::Null).unwrap();
+    let request = SweepRequest::new("", ["dead"]);
     let services = Services::new();
     let described = plugin().sandbox_type("indescribable").describe();
     let probed = bounded("probe", backend.probe(host::call())).await;

@@ -187,13 +187,12 @@ impl Client {
             let numbers = processes.iter().map(number);
             Some(numbers.fold(0, u64::saturating_add))
         };
-        Ok(Stats {
-            cpu_us: sum(|process| process.cpu_us),
-            memory_bytes: sum(|process| process.memory_bytes),
-            processes: Some(processes.len() as u64),
-            other: [("processes_left_behind".into(), left_behind.into())].into(),
-            ..Stats::default()
-        })
+        let mut stats = Stats::default();
+        stats.cpu_us = sum(|process| process.cpu_us);
+        stats.memory_bytes = sum(|process| process.memory_bytes);
+        stats.processes = Some(processes.len() as u64);
+        stats.other = [("processes_left_behind".into(), left_behind.into())].into();
+        Ok(stats)
     }
 }
 

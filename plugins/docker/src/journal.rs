@@ -166,10 +166,7 @@ mod tests {
             (Some(2), "two\nthree\n"),
             (Some(9), "one\ntwo\nthree\n"),
         ] {
-            let request = LogRequest {
-                follow: false,
-                tail,
-            };
+            let request = LogRequest::default().tail(tail);
             assert_eq!(read(&journal, request).await, expected, "{tail:?}");
         }
     }
@@ -178,10 +175,7 @@ mod tests {
     async fn who_follows_reads_to_the_end_and_no_further_than_what_is_kept() {
         let journal = Arc::new(Journal::default());
         journal.write(&vec![b'x'; KEPT + 7]);
-        let request = LogRequest {
-            follow: true,
-            tail: None,
-        };
+        let request = LogRequest::default().follow(true);
         let writing = async {
             tokio::task::yield_now().await;
             journal.write(b"last");

@@ -75,12 +75,7 @@ mod tests {
 
     #[test]
     fn labels_are_read_as_they_were_written() {
-        let identity = SandboxIdentity {
-            id: "box".into(),
-            host: "host".into(),
-            lease: "lease".into(),
-            ..Default::default()
-        };
+        let identity = SandboxIdentity::new("box", "host", "lease");
         let labels = Labels::now(&identity, false);
         let mut written = labels.to_map();
         let read = Labels::read(&written).unwrap();

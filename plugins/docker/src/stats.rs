@@ -41,16 +41,15 @@ pub(crate) async fn measure(docker: &Docker, container: &str) -> Result<Stats> {
         let bytes = entries.filter_map(|entry| entry.value);
         blocks.is_some().then(|| bytes.fold(0, u64::saturating_add))
     };
-    Ok(Stats {
-        // The engine counts nanoseconds.
-        cpu_us: cpu.map(|nanoseconds| nanoseconds / 1000),
-        memory_bytes: memory.usage,
-        memory_limit_bytes: memory.limit,
-        processes: answer.pids_stats.and_then(|pids| pids.current),
-        network_received_bytes: sum(|network| network.rx_bytes),
-        network_sent_bytes: sum(|network| network.tx_bytes),
-        disk_read_bytes: blocks("read"),
-        disk_written_bytes: blocks("write"),
-        ..Stats::default()
-    })
+    let mut stats = Stats::default();
+    // The engine counts nanoseconds.
+    stats.cpu_us = cpu.map(|nanoseconds| nanoseconds / 1000);
+    stats.memory_bytes = memory.usage;
+    stats.memory_limit_bytes = memory.limit;
+    stats.processes = answer.pids_stats.and_then(|pids| pids.current);
+    stats.network_received_bytes = sum(|network| network.rx_bytes);
+    stats.network_sent_bytes = sum(|network| network.tx_bytes);
+    stats.disk_read_bytes = blocks("read");
+    stats.disk_written_bytes = blocks("write");
+    Ok(stats)
 }

@@ -69,19 +69,11 @@ async fn spares_the_sandbox(subject: Subject) -> Outcome {
 
 async fn write(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let directory = MakeDirectory {
-        path: "directory".into(),
-        mode: None,
-        parents: false,
-    };
+    let directory = MakeDirectory::new("directory");
     live.handle.make_directory(&directory, call()).await?;
     let controller = CallController::new(0);
     let (sink, source) = pipe();
-    let request = WriteFile {
-        path: "directory/file".into(),
-        mode: None,
-        make_parents: false,
-    };
+    let request = WriteFile::new("directory/file");
     let writing = live.handle.write_file(&request, source, controller.call());
     let cancelling = async {
         sink.write(&b"the beginning"[..]).await?;

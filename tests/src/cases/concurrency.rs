@@ -144,21 +144,13 @@ async fn long_command(subject: Subject) -> Outcome {
 async fn writes(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
     let content = |number: u8| vec![b'a' + number; 200_000];
-    let request = WriteFile {
-        path: "file".into(),
-        mode: None,
-        make_parents: false,
-    };
+    let request = WriteFile::new("file");
     let write = |number| {
         let from = ByteSource::from_bytes(content(number));
         live.handle.write_file(&request, from, call())
     };
     try_join_all((0..6).map(write)).await?;
-    let request = ReadFile {
-        path: "file".into(),
-        offset: 0,
-        length: None,
-    };
+    let request = ReadFile::new("file");
     let (sink, source) = pipe();
     let found = collect(live.handle.read_file(&request, sink, call()), source).await?;
     check!(

@@ -64,11 +64,7 @@ async fn part(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
     live.write("file", "0123456789").await?;
     for (offset, length, expected) in [(0, Some(3), "012"), (4, None, "456789"), (20, None, "")] {
-        let request = ReadFile {
-            path: "file".into(),
-            offset,
-            length,
-        };
+        let request = ReadFile::new("file").offset(offset).length(length);
         let (sink, source) = pipe();
         let found = collect(live.handle.read_file(&request, sink, call()), source).await?;
         check_eq!(
@@ -136,11 +132,7 @@ async fn write_is_atomic(subject: Subject) -> Outcome {
     live.write("file", "old").await?;
     let before = names(&live).await?;
     let (sink, source) = pipe();
-    let request = WriteFile {
-        path: "file".into(),
-        mode: None,
-        make_parents: false,
-    };
+    let request = WriteFile::new("file");
     let breaking = async {
         sink.write(&b"new, and"[..]).await?;
         // Dropped without its end.
@@ -176,11 +168,7 @@ async fn names(live: &Live) -> Outcome<Vec<String>> {
 
 async fn stat(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let request = WriteFile {
-        path: "file".into(),
-        mode: Some(0o640),
-        make_parents: false,
-    };
+    let request = WriteFile::new("file").mode(0o640);
     let content = ByteSource::from_bytes("12345");
     live.handle.write_file(&request, content, call()).await?;
     let info = live.handle.stat("file", call()).await?;
@@ -237,18 +225,11 @@ async fn list(subject: Subject) -> Outcome {
 
 async fn remove(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let request = WriteFile {
-        path: "tree/deep/file".into(),
-        mode: None,
-        make_parents: true,
-    };
+    let request = WriteFile::new("tree/deep/file").make_parents(true);
     live.handle
         .write_file(&request, ByteSource::from_bytes("x"), call())
         .await?;
-    let remove = |path: &str, recursive| RemovePath {
-        path: path.into(),
-        recursive,
-    };
+    let remove = |path: &str, recursive| RemovePath::new(path).recursive(recursive);
     let full = live.handle.remove(&remove("tree", false), call()).await;
     let full = full.map_err(|error| error.code());
     check_eq!(
@@ -287,10 +268,7 @@ async fn remove_does_not_follow(subject: Subject) -> Outcome {
     live.sh("mkdir kept; echo x > kept/file; ln -s kept link; mkdir tree; ln -s ../kept tree/link")
         .await?;
     for path in ["link", "tree"] {
-        let request = RemovePath {
-            path: path.into(),
-            recursive: true,
-        };
+        let request = RemovePath::new(path).recursive(true);
         live.handle.remove(&request, call()).await?;
     }
     check_eq!(
@@ -303,11 +281,7 @@ async fn remove_does_not_follow(subject: Subject) -> Outcome {
 
 async fn make_directory(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let make = |path: &str, parents| MakeDirectory {
-        path: path.into(),
-        mode: None,
-        parents,
-    };
+    let make = |path: &str, parents| MakeDirectory::new(path).parents(parents);
     let missing = live
         .handle
         .make_directory(&make("a/b", false), call())
@@ -358,7 +332,7 @@ async fn undeclared(subject: Subject) -> Outcome {
 
 async fn get(live: &Live, path: &str) -> Outcome<Vec<u8>> {
     let (sink, source) = pipe();
-    let request = GetArchive { path: path.into() };
+    let request = GetArchive::new(path);
     Ok(collect(live.handle.get_archive(&request, sink, call()), source).await?)
 }
 
@@ -367,20 +341,16 @@ async fn put(
     directory: &str,
     bytes: impl Into<Vec<u8>>,
 ) -> Result<(), boxyard_plugin_api::Error> {
-    let request = PutArchive {
-        directory: directory.into(),
-    };
+    let request = PutArchive::new(directory);
     let source = ByteSource::from_bytes(bytes.into());
     live.handle.put_archive(&request, source, call()).await
 }
 
 async fn archive_round_trip(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let request = WriteFile {
-        path: "tree/deep/file".into(),
-        mode: Some(0o750),
-        make_parents: true,
-    };
+    let request = WriteFile::new("tree/deep/file")
+        .mode(0o750)
+        .make_parents(true);
     live.handle
         .write_file(&request, ByteSource::from_bytes("content"), call())
         .await?;

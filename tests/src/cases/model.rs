@@ -166,10 +166,7 @@ impl Model<'_> {
                 check_eq!(found, expected, "what is in `{}`", name.path());
             }
             Operation::Remove(name) => {
-                let request = RemovePath {
-                    path: name.path().into(),
-                    recursive: false,
-                };
+                let request = RemovePath::new(name.path());
                 let removed = self.live.handle.remove(&request, call()).await;
                 let expected = self
                     .content
@@ -220,11 +217,7 @@ async fn run(subject: &Subject, operations: &[Operation]) -> Outcome {
     if model.files {
         live.start().await?;
         model.stage = Stage::Running;
-        let request = MakeDirectory {
-            path: "model".into(),
-            mode: None,
-            parents: false,
-        };
+        let request = MakeDirectory::new("model");
         live.handle.make_directory(&request, call()).await?;
     }
     for operation in operations {

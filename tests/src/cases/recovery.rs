@@ -1,6 +1,6 @@
 //! What outlives a host: saved state, and the sweep of what is left.
 
-use boxyard_plugin_api::{ErrorCode, SandboxIdentity, State, SweepRequest};
+use boxyard_plugin_api::{ErrorCode, State, SweepRequest};
 use serde_json::json;
 
 use crate::{
@@ -34,7 +34,7 @@ async fn garbage(subject: Subject) -> Outcome {
         json!({"nobody": "knows"}),
         json!([1, 2]),
     ] {
-        let state = State { version: 1, data };
+        let state = State::new(1, &data)?;
         let (services, _identity, _told) = services(Live::LEASE);
         let found = subject
             .sandbox_type()?
@@ -52,10 +52,8 @@ async fn garbage(subject: Subject) -> Outcome {
 
 /// A sandbox that waits for a later host, and what that has of it.
 async fn lingering(subject: &Subject) -> Outcome<(Live, State)> {
-    let identity = SandboxIdentity {
-        linger_ms: 60_000,
-        ..identity(Live::LEASE)
-    };
+    let mut identity = identity(Live::LEASE);
+    identity.linger_ms = 60_000;
     let config = subject.config()?;
     let live = Live::create_as(subject.sandbox_type()?, &config, identity).await?;
     live.start().await?;
@@ -124,12 +122,9 @@ async fn state_is_saved(subject: Subject) -> Outcome {
 }
 
 fn request(known: &[&Live], grace_ms: u64) -> SweepRequest {
-    SweepRequest {
-        host: "conformance".into(),
-        free_leases: vec![DEAD.into()],
-        known: known.iter().map(|live| live.identity.id.clone()).collect(),
-        grace_ms,
-    }
+    SweepRequest::new("conformance", [DEAD])
+        .known(known.iter().map(|live| &live.identity.id))
+        .grace_ms(grace_ms)
 }
 
 async fn of_lease(subject: &Subject, lease: &str) -> Outcome<Live> {

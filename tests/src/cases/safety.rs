@@ -54,19 +54,12 @@ async fn paths(subject: Subject) -> Outcome {
             continue;
         }
         no_panic(live.write(path, "x").await, &what("writing"))?;
-        let request = MakeDirectory {
-            path: path.clone(),
-            mode: None,
-            parents: false,
-        };
+        let request = MakeDirectory::new(path.clone());
         no_panic(
             live.handle.make_directory(&request, call()).await,
             &what("making"),
         )?;
-        let request = RemovePath {
-            path: path.clone(),
-            recursive: false,
-        };
+        let request = RemovePath::new(path.clone());
         no_panic(
             live.handle.remove(&request, call()).await,
             &what("removing"),

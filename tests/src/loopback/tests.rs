@@ -55,12 +55,7 @@ async fn everything_about_a_type_crosses() {
     let far = placed(&journal).await;
     assert_eq!(far.describe().unwrap(), Far(journal.clone()).describe());
     assert_eq!(far.probe(call()).await.unwrap(), Health::degraded("far"));
-    let request = SweepRequest {
-        host: "h".into(),
-        free_leases: vec!["a".into()],
-        known: vec!["b".into()],
-        grace_ms: 1,
-    };
+    let request = SweepRequest::new("h", ["a"]).known(["b"]).grace_ms(1);
     let swept = far.sweep(&request, call()).await.unwrap();
     assert_eq!(
         (swept.removed, swept.kept),
@@ -112,27 +107,16 @@ async fn every_method_of_a_sandbox_crosses() {
     assert!(journal.has("reset"));
 
     let path = || "/p".to_owned();
-    let remove = RemovePath {
-        path: path(),
-        recursive: true,
-    };
+    let remove = RemovePath::new(path()).recursive(true);
     sandbox.remove(&remove, call()).await.unwrap();
-    let make = MakeDirectory {
-        path: path(),
-        mode: Some(1),
-        parents: true,
-    };
+    let make = MakeDirectory::new(path()).mode(1).parents(true);
     sandbox.make_directory(&make, call()).await.unwrap();
-    let write = WriteFile {
-        path: path(),
-        mode: None,
-        make_parents: true,
-    };
+    let write = WriteFile::new(path()).make_parents(true);
     sandbox
         .write_file(&write, ByteSource::from_bytes("text"), call())
         .await
         .unwrap();
-    let put = PutArchive { directory: path() };
+    let put = PutArchive::new(path());
     sandbox
         .put_archive(&put, ByteSource::from_bytes("tar"), call())
         .await
@@ -146,16 +130,9 @@ async fn every_method_of_a_sandbox_crosses() {
         assert!(journal.has(&line), "{line}");
     }
 
-    let read = ReadFile {
-        path: path(),
-        offset: 1,
-        length: Some(2),
-    };
-    let get = GetArchive { path: path() };
-    let logs = LogRequest {
-        follow: true,
-        tail: Some(9),
-    };
+    let read = ReadFile::new(path()).offset(1).length(2);
+    let get = GetArchive::new(path());
+    let logs = LogRequest::default().follow(true).tail(9);
     let ((a, b), (c, d), (e, f)) = (pipe(), pipe(), pipe());
     sandbox.read_file(&read, a, call()).await.unwrap();
     sandbox.get_archive(&get, c, call()).await.unwrap();
@@ -331,9 +308,7 @@ async fn a_read_whose_reader_went_away_goes_to_the_next() {
     let journal = Journal::default();
     let (_far, sandbox) = sandbox(&journal).await;
     let (sink, source) = pipe();
-    let restless = PutArchive {
-        directory: "restless".into(),
-    };
+    let restless = PutArchive::new("restless");
     let writes = async {
         for at in 0..300_u32 {
             sink.write(format!("{at} ").into_bytes()).await.unwrap();

@@ -99,12 +99,8 @@ pub(crate) fn services(lease: &str) -> (SandboxServicesObject, SandboxIdentity, 
 pub(crate) fn identity(lease: &str) -> SandboxIdentity {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    SandboxIdentity {
-        id: format!("case{}-{number}", std::process::id()),
-        host: "conformance".into(),
-        lease: lease.into(),
-        ..SandboxIdentity::default()
-    }
+    let id = format!("case{}-{number}", std::process::id());
+    SandboxIdentity::new(id, "conformance", lease)
 }
 
 /// Makes the host's services of a sandbox.
@@ -226,21 +222,13 @@ impl Live {
     }
 
     pub(crate) async fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let request = ReadFile {
-            path: path.into(),
-            offset: 0,
-            length: None,
-        };
+        let request = ReadFile::new(path);
         let (sink, source) = pipe();
         collect(self.handle.read_file(&request, sink, call()), source).await
     }
 
     pub(crate) async fn write(&self, path: &str, content: impl Into<Vec<u8>>) -> Result<(), Error> {
-        let request = WriteFile {
-            path: path.into(),
-            mode: None,
-            make_parents: false,
-        };
+        let request = WriteFile::new(path);
         let content = ByteSource::from_bytes(content.into());
         self.handle.write_file(&request, content, call()).await
     }

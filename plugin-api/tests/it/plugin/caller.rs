@@ -35,17 +35,9 @@ impl Tool for Caller {
     }
 
     async fn execute(&self, params: Params, sandbox: ToolContext, _call: &Call) -> Result<Output> {
-        let write = WriteFile {
-            path: "/note".into(),
-            mode: None,
-            make_parents: false,
-        };
+        let write = WriteFile::new("/note");
         sandbox.write_file(&write, "from the tool").await?;
-        let read = ReadFile {
-            path: "/note".into(),
-            offset: 0,
-            length: None,
-        };
+        let read = ReadFile::new("/note");
         let read = sandbox.read_file(&read).await?;
         let stdin = params.stdin.map(String::into_bytes);
         let run = sandbox.run(Command::argv(params.command), stdin).await?;

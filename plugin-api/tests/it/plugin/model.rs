@@ -105,14 +105,14 @@ impl Backend for Model {
     }
 
     async fn sweep(&self, request: SweepRequest, _call: &Call) -> Result<Swept> {
-        Ok(Swept {
-            removed: request.free_leases,
-            kept: vec![
-                request.known.join(","),
-                request.host,
-                request.grace_ms.to_string(),
-            ],
-        })
+        let mut swept = Swept::default();
+        swept.kept = vec![
+            request.known.join(","),
+            request.host,
+            request.grace_ms.to_string(),
+        ];
+        swept.removed = request.free_leases;
+        Ok(swept)
     }
 }
 
@@ -138,37 +138,34 @@ pub(crate) fn answer(method: &str) -> Value {
 }
 
 fn command_exit() -> CommandExit {
-    CommandExit {
-        killed: Some(4),
-        out_of_memory: true,
-        duration_ms: 12,
-        ..CommandExit::signalled(9)
-    }
+    let mut exit = CommandExit::signalled(9);
+    exit.killed = Some(4);
+    exit.out_of_memory = true;
+    exit.duration_ms = 12;
+    exit
 }
 
 fn stats() -> Stats {
-    Stats {
-        cpu_us: Some(1),
-        memory_bytes: Some(u64::MAX),
-        memory_limit_bytes: Some(3),
-        processes: Some(4),
-        network_received_bytes: Some(5),
-        network_sent_bytes: Some(6),
-        disk_read_bytes: Some(7),
-        disk_written_bytes: Some(8),
-        other: BTreeMap::from([("load".into(), 0.5)]),
-    }
+    let mut stats = Stats::default();
+    stats.cpu_us = Some(1);
+    stats.memory_bytes = Some(u64::MAX);
+    stats.memory_limit_bytes = Some(3);
+    stats.processes = Some(4);
+    stats.network_received_bytes = Some(5);
+    stats.network_sent_bytes = Some(6);
+    stats.disk_read_bytes = Some(7);
+    stats.disk_written_bytes = Some(8);
+    stats.other = BTreeMap::from([("load".into(), 0.5)]);
+    stats
 }
 
 fn file_info(name: &str) -> FileInfo {
-    FileInfo {
-        name: name.into(),
-        kind: FileKind::Symlink,
-        size: 1 << 50,
-        mode: 0o640,
-        modified_ms: 1_700_000_000_000,
-        target: Some("/over/there".into()),
-    }
+    let mut info = FileInfo::new(name, FileKind::Symlink);
+    info.size = 1 << 50;
+    info.mode = 0o640;
+    info.modified_ms = 1_700_000_000_000;
+    info.target = Some("/over/there".into());
+    info
 }
 
 fn typed<T: serde::de::DeserializeOwned>(method: &str) -> T {

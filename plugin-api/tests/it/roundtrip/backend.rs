@@ -1,8 +1,7 @@
 //! A sandbox type: described, probed, made from a configuration, recovered, swept.
 
 use boxyard_plugin_api::{
-    CallController, Error, ErrorCode, Health, Isolation, SandboxTypeDescriptor, State,
-    SweepRequest, Swept,
+    CallController, Error, ErrorCode, Health, Isolation, SandboxTypeDescriptor, State, SweepRequest,
 };
 use serde_json::{Value, json};
 
@@ -20,6 +19,7 @@ fn a_type_describes_itself() {
         isolation,
         capabilities,
         config_schema,
+        ..
     } = plugin().sandbox_type("model").describe().unwrap();
     assert_eq!(
         (name.as_str(), description.as_str()),
@@ -82,10 +82,7 @@ async fn a_wrong_configuration_is_refused_with_the_name_of_the_field() {
 async fn what_a_sandbox_says_reaches_the_host_in_order() {
     let (sandbox, services) = plugin().create("model", json!({ "label": "red" })).await;
     run(&sandbox, &["end"]).await.unwrap();
-    let state = State {
-        version: 3,
-        data: json!({ "id": services.id() }),
-    };
+    let state = State::new(3, &json!({ "id": services.id() })).unwrap();
     assert_eq!(
         services.notices.all(),
         [
@@ -130,7 +127,7 @@ async fn a_cancelled_creation_undoes_what_it_did() {
 async fn recovery_finds_a_running_sandbox_or_says_that_it_is_gone() {
     let recover = |data: Value| {
         let services = Services::new();
-        let state = State { version: 9, data };
+        let state = State::new(9, &data).unwrap();
         let sandbox_type = plugin().sandbox_type("model");
         let found = sandbox_type.recover(&state, services.object(), host::call());
         async move { (bounded("recover", found).await, services, state) }
@@ -150,36 +147,23 @@ async fn recovery_finds_a_running_sandbox_or_says_that_it_is_gone() {
 
 #[tokio::test]
 async fn a_sweep_crosses_both_ways() {
-    let request = SweepRequest {
-        host: "h".into(),
-        free_leases: vec!["dead".into(), "gone".into()],
-        known: vec!["a".into(), "b".into()],
-        grace_ms: 77,
-    };
+    let request = SweepRequest::new("h", ["dead", "gone"])
+        .known(["a", "b"])
+        .grace_ms(77);
     let swept = plugin().sandbox_type("model").sweep(&request, host::call());
-    let expected = Swept {
-        removed: vec!["dead".into(), "gone".into()],
-        kept: vec!["a,b".into(), "h".into(), "77".into()],
-    };
-    assert_eq!(bounded("sweep", swept).await, Ok(expected));
+    let swept = bounded("sweep", swept).await.unwrap();
+    assert_eq!(swept.removed, ["dead", "gone"]);
+    assert_eq!(swept.kept, ["a,b", "h", "77"]);
 }
 
 #[tokio::test]
 async fn recovery_and_sweep_are_unimplemented_unless_a_backend_has_them() {
     let bare = plugin().sandbox_type("bare");
-    let state = State {
-        version: 1,
-        data: Value::Null,
-    };
+    let state = State::new(1, &Value::Null).unwrap();
     let recovered = bare.recover(&state, Services::new().object(), host::call());
     let error = bounded("recover", recovered).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::UNIMPLEMENTED);
-    let request = SweepRequest {
-        host: String::new(),
-        free_leases: Vec::new(),
-        known: Vec::new(),
-        grace_ms: 0,
-    };
+    let request = SweepRequest::new("", ["dead"]);
     let error = bounded("sweep", bare.sweep(&request, host::call())).await;
     assert_eq!(error.unwrap_err().code(), ErrorCode::UNIMPLEMENTED);
 }

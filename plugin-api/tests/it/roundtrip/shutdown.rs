@@ -34,16 +34,8 @@ async fn after_shutdown_every_call_answers_closed() {
         assert_eq!(error.code(), ErrorCode::CLOSED, "{}", method.name);
     }
     let model = plugin.sandbox_type("model");
-    let state = State {
-        version: 1,
-        data: Value::Null,
-    };
-    let request = SweepRequest {
-        host: String::new(),
-        free_leases: Vec::new(),
-        known: Vec::new(),
-        grace_ms: 0,
-    };
+    let state = State::new(1, &Value::Null).unwrap();
+    let request = SweepRequest::new("", ["dead"]);
     let services = Services::new();
     let created = model.create(&json!({}), services.object(), host::call());
     let recovered = model.recover(&state, services.object(), host::call());

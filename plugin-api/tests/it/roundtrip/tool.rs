@@ -18,6 +18,7 @@ fn a_tool_describes_itself() {
         description,
         sandbox_types,
         parameters,
+        ..
     } = plugin().tool("caller").describe().unwrap();
     assert_eq!(
         (name.as_str(), description.as_str()),

@@ -52,16 +52,8 @@ async fn talk(agent: Agent, gives_up: bool) {
             rows: 24,
         });
         let plain = Command::shell("x");
-        let read = ReadFile {
-            path: "x".into(),
-            offset: 0,
-            length: None,
-        };
-        let write = WriteFile {
-            path: "x".into(),
-            mode: None,
-            make_parents: false,
-        };
+        let read = ReadFile::new("x");
+        let write = WriteFile::new("x");
         let content = || ByteSource::from_bytes(vec![0; 300_000]);
         let reading = async move { while let Ok(Some(_)) = from.read(1 << 16).await {} };
         // In this order, which is that of their channels.

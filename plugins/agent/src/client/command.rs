@@ -127,6 +127,8 @@ async fn obey(line: &Line, mut controls: Controls) {
         match control {
             Control::Signal(number) => line.signal(number),
             Control::Resize(size) => line.resize(size.columns, size.rows),
+            // Whatever else there is one day, the agent knows nothing of.
+            _ => {}
         }
     }
 }

@@ -153,11 +153,7 @@ impl TestAgent {
         offset: u64,
         length: Option<u64>,
     ) -> Result<Vec<u8>> {
-        let request = ReadFile {
-            path: path.into(),
-            offset,
-            length,
-        };
+        let request = ReadFile::new(path).offset(offset).length(length);
         let call = call();
         collect(|to| self.client.read_file(&request, to, &call)).await
     }
@@ -175,33 +171,26 @@ impl TestAgent {
 
     /// Removes a path.
     pub(crate) async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
-        let path = path.into();
-        let request = RemovePath { path, recursive };
+        let request = RemovePath::new(path).recursive(recursive);
         within(self.client.remove(&request, &call())).await
     }
 
     /// Makes a directory.
     pub(crate) async fn mkdir(&self, path: &str, mode: Option<u32>, parents: bool) -> Result<()> {
-        let path = path.into();
-        let request = MakeDirectory {
-            path,
-            mode,
-            parents,
-        };
+        let request = MakeDirectory::new(path).mode(mode).parents(parents);
         within(self.client.make_directory(&request, &call())).await
     }
 
     /// Unpacks an archive.
     pub(crate) async fn put(&self, directory: &str, archive: impl Into<Vec<u8>>) -> Result<()> {
-        let directory = directory.into();
         let source = ByteSource::from_bytes(archive.into());
-        let request = PutArchive { directory };
+        let request = PutArchive::new(directory);
         within(self.client.put_archive(&request, source, &call())).await
     }
 
     /// Packs a path.
     pub(crate) async fn get(&self, path: &str) -> Result<Vec<u8>> {
-        let request = GetArchive { path: path.into() };
+        let request = GetArchive::new(path);
         let call = call();
         collect(|to| self.client.get_archive(&request, to, &call)).await
     }
@@ -209,11 +198,7 @@ impl TestAgent {
 
 /// A file that is new.
 pub(crate) fn new_file(path: &str) -> WriteFile {
-    WriteFile {
-        path: path.into(),
-        mode: None,
-        make_parents: false,
-    }
+    WriteFile::new(path)
 }
 
 /// Collects what a call writes.

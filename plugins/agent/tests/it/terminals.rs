@@ -15,18 +15,16 @@ const SIZE: TerminalSize = TerminalSize {
 
 /// A command at a terminal.
 fn at_terminal(line: &str) -> Command {
-    Command {
-        tty: Some(SIZE),
-        ..Command::shell(line)
-    }
+    let mut command = Command::shell(line);
+    command.tty = Some(SIZE);
+    command
 }
 
 /// The same, with somebody who types.
 fn typed_at(line: &str) -> Command {
-    Command {
-        stdin: true,
-        ..at_terminal(line)
-    }
+    let mut command = at_terminal(line);
+    command.stdin = true;
+    command
 }
 
 /// Whoever sits before a terminal.

@@ -11,10 +11,9 @@ use crate::harness::*;
 const WHO: &str = "id -u; id -g; id -G; echo \"$HOME\"";
 
 fn as_user(user: &str, line: &str) -> Command {
-    Command {
-        user: Some(user.into()),
-        ..Command::shell(line)
-    }
+    let mut command = Command::shell(line);
+    command.user = Some(user.into());
+    command
 }
 
 #[tokio::test]
@@ -127,11 +126,9 @@ async fn what_an_agent_makes_belongs_to_the_sandboxs_user() {
     })
     .await;
     fs::write(place.join("of root"), "").unwrap();
-    let request = WriteFile {
-        path: "made/above/file".into(),
-        mode: Some(0o4755),
-        make_parents: true,
-    };
+    let request = WriteFile::new("made/above/file")
+        .mode(0o4755)
+        .make_parents(true);
     let source = ByteSource::from_bytes("x");
     agent.write_from(&request, source).await.unwrap();
     agent.write("of root", "y").await.unwrap();

@@ -11,11 +11,7 @@ use super::harness::{TestSandbox, call, sandbox, within};
 
 async fn read(sandbox: &TestSandbox, path: &str) -> Result<Vec<u8>> {
     let (sink, source) = pipe();
-    let request = ReadFile {
-        path: path.into(),
-        offset: 0,
-        length: None,
-    };
+    let request = ReadFile::new(path);
     let reading = sandbox.handle.read_file(&request, sink, call());
     let (done, bytes) =
         within(async { tokio::join!(reading, source.read_to_end(usize::MAX)) }).await;
@@ -24,11 +20,7 @@ async fn read(sandbox: &TestSandbox, path: &str) -> Result<Vec<u8>> {
 }
 
 async fn write(sandbox: &TestSandbox, path: &str, content: &str) -> Result<()> {
-    let request = WriteFile {
-        path: path.into(),
-        mode: None,
-        make_parents: true,
-    };
+    let request = WriteFile::new(path).make_parents(true);
     let content = ByteSource::from_bytes(content);
     within(sandbox.handle.write_file(&request, content, call())).await
 }
@@ -58,19 +50,12 @@ async fn commands_and_file_requests_see_the_same_files() {
         .await
         .unwrap();
     assert_eq!((info.size, info.mode), (5, 0o644));
-    let request = MakeDirectory {
-        path: "d/e".into(),
-        mode: None,
-        parents: true,
-    };
+    let request = MakeDirectory::new("d/e").parents(true);
     within(sandbox.handle.make_directory(&request, call()))
         .await
         .unwrap();
     assert!(sandbox.directory.join("d/e").is_dir());
-    let request = RemovePath {
-        path: "a".into(),
-        recursive: true,
-    };
+    let request = RemovePath::new("a").recursive(true);
     within(sandbox.handle.remove(&request, call()))
         .await
         .unwrap();
@@ -83,12 +68,8 @@ async fn an_archive_goes_from_one_sandbox_to_another() {
     let (from, to) = (sandbox(json!({})).await, sandbox(json!({})).await);
     write(&from, "tree/deep/file", "content").await.unwrap();
     let (sink, source) = pipe();
-    let get = GetArchive {
-        path: "tree".into(),
-    };
-    let put = PutArchive {
-        directory: "copy".into(),
-    };
+    let get = GetArchive::new("tree");
+    let put = PutArchive::new("copy");
     let (got, done) = within(async {
         tokio::join!(
             from.handle.get_archive(&get, sink, call()),

@@ -152,11 +152,7 @@ pub(super) fn directory_of(lease: &str, id: &str) -> PathBuf {
 
 pub(super) fn services(lease: &str, id: &str) -> SandboxServicesObject {
     SandboxServicesObject::from_services(Services {
-        identity: SandboxIdentity {
-            id: id.into(),
-            lease: lease.into(),
-            ..SandboxIdentity::default()
-        },
+        identity: SandboxIdentity::new(id, "host", lease),
         told: Arc::default(),
     })
 }
@@ -183,11 +179,7 @@ pub(super) async fn sandbox_of(lease: &str, config: Value) -> Result<TestSandbox
     let id = new_id();
     let told = Arc::<Mutex<Told>>::default();
     let services = SandboxServicesObject::from_services(Services {
-        identity: SandboxIdentity {
-            id: id.clone(),
-            lease: lease.into(),
-            ..SandboxIdentity::default()
-        },
+        identity: SandboxIdentity::new(&*id, "host", lease),
         told: told.clone(),
     });
     let handle = sandbox_type().create(&config, services, call()).await?;

@@ -120,10 +120,7 @@ async fn recovery_finds_it_gone_and_leaves_nothing() {
     );
     assert!(within(found).await.unwrap().is_none());
     assert!(!lives(child) && !sandbox.directory.exists());
-    let newer = State {
-        version: 99,
-        ..sandbox.state
-    };
+    let newer = State::new(99, &sandbox.state.data).unwrap();
     let refused = sandbox_type().recover(&newer, services(LEASE, &sandbox.id), call());
     assert_eq!(
         refused.await.unwrap_err().code(),
@@ -143,12 +140,9 @@ async fn sweep_removes_orphans_of_free_leases_alone() {
     let child = pid_in(&orphan.directory.join("child")).await;
     let known = sandbox_of(&dead, json!({})).await.unwrap();
     let alive = sandbox(json!({})).await;
-    let request = SweepRequest {
-        host: "host".into(),
-        free_leases: vec![dead],
-        known: vec![known.id.clone()],
-        grace_ms: 3_600_000,
-    };
+    let request = SweepRequest::new("host", [dead])
+        .known([&known.id])
+        .grace_ms(3_600_000);
     let swept = within(sandbox_type().sweep(&request, call()))
         .await
         .unwrap();

@@ -60,13 +60,14 @@ pub(super) struct Far(pub(super) Journal);
 
 impl DynBackend for Far {
     fn describe(&self) -> SandboxTypeDescriptor {
-        SandboxTypeDescriptor {
-            name: "far".into(),
-            description: "Far away.".into(),
-            isolation: Isolation::Vm,
-            capabilities: vec!["commands".into()],
-            config_schema: json!({ "type": "object" }),
-        }
+        let description = json!({
+            "name": "far",
+            "description": "Far away.",
+            "isolation": Isolation::Vm,
+            "capabilities": ["commands"],
+            "config_schema": { "type": "object" },
+        });
+        serde_json::from_value(description).unwrap()
     }
 
     async fn probe(&self, _call: &Call) -> Result<Health> {
@@ -110,10 +111,10 @@ impl DynBackend for Far {
     }
 
     async fn sweep(&self, request: SweepRequest, _call: &Call) -> Result<Swept> {
-        Ok(Swept {
-            removed: request.free_leases,
-            kept: request.known,
-        })
+        let mut swept = Swept::default();
+        swept.removed = request.free_leases;
+        swept.kept = request.known;
+        Ok(swept)
     }
 }
 
@@ -173,10 +174,9 @@ impl Sandbox for FarSandbox {
     }
 
     async fn stats(&self, _call: &Call) -> Result<Stats> {
-        Ok(Stats {
-            processes: Some(3),
-            ..Stats::default()
-        })
+        let mut stats = Stats::default();
+        stats.processes = Some(3);
+        Ok(stats)
     }
 
     async fn read_file(&self, request: ReadFile, to: ByteSink, _call: &Call) -> Result<()> {
@@ -191,14 +191,12 @@ impl Sandbox for FarSandbox {
     }
 
     async fn stat(&self, path: String, _call: &Call) -> Result<FileInfo> {
-        Ok(FileInfo {
-            name: path,
-            kind: FileKind::Symlink,
-            size: 1 << 60,
-            mode: 0o777,
-            modified_ms: 5,
-            target: Some("t".into()),
-        })
+        let mut info = FileInfo::new(path, FileKind::Symlink);
+        info.size = 1 << 60;
+        info.mode = 0o777;
+        info.modified_ms = 5;
+        info.target = Some("t".into());
+        Ok(info)
     }
 
     async fn list(&self, path: String, call: &Call) -> Result<Vec<FileInfo>> {
@@ -267,10 +265,7 @@ pub(super) struct Near(pub(super) Journal);
 
 impl SandboxServices for Near {
     fn identity(&self) -> SandboxIdentity {
-        SandboxIdentity {
-            id: "id".into(),
-            ..SandboxIdentity::default()
-        }
+        SandboxIdentity::new("id", "host", "lease")
     }
 
     fn event(&self, kind: String, data: Value) {

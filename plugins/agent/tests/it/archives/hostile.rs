@@ -239,9 +239,7 @@ async fn an_archive_that_breaks_off_is_an_error_and_what_follows_one_is_not() {
     trailing.extend(vec![0; 3 << 20]);
     agent.put("target", trailing).await.unwrap();
     assert!(root.join("target/file").is_file());
-    let request = PutArchive {
-        directory: "target".into(),
-    };
+    let request = PutArchive::new("target");
     let (sink, source) = pipe();
     let call = CallController::new(0).call();
     let breaking = async {

@@ -115,11 +115,7 @@ async fn an_agent_that_is_not_root_makes_what_it_cannot_read() {
         assert_eq!(mode_of(place.path().join(&name)), mode);
         agent.remove(&name, true).await.unwrap();
     }
-    let request = WriteFile {
-        path: "secret".into(),
-        mode: Some(0),
-        make_parents: false,
-    };
+    let request = WriteFile::new("secret").mode(0);
     agent
         .write_from(&request, ByteSource::from_bytes("x"))
         .await

@@ -92,11 +92,7 @@ async fn a_device_without_end_is_read_as_far_as_asked_and_until_it_is_cancelled(
     assert!(zeros.unwrap() == vec![0; 3 << 20]);
     let controller = CallController::new(0);
     let cancelled = controller.call();
-    let request = ReadFile {
-        path: "/dev/zero".into(),
-        offset: 0,
-        length: None,
-    };
+    let request = ReadFile::new("/dev/zero");
     let (sink, source) = pipe();
     let reading = async {
         source.read(1).await.unwrap().unwrap();

@@ -104,12 +104,7 @@ async fn a_new_file_has_the_mode_asked_for_and_a_replaced_one_keeps_its_own() {
         // Only permission bits are the caller's to choose.
         (Some(0o100_640), 0o640),
     ] {
-        let path = "new".into();
-        let request = WriteFile {
-            path,
-            mode,
-            make_parents: false,
-        };
+        let request = WriteFile::new("new").mode(mode);
         agent
             .write_from(&request, ByteSource::from_bytes("x"))
             .await
@@ -119,11 +114,7 @@ async fn a_new_file_has_the_mode_asked_for_and_a_replaced_one_keeps_its_own() {
     }
     fs::write(root.join("old"), "old").unwrap();
     set_mode(root.join("old"), 0o750);
-    let request = WriteFile {
-        path: "old".into(),
-        mode: Some(0o600),
-        make_parents: false,
-    };
+    let request = WriteFile::new("old").mode(0o600);
     agent
         .write_from(&request, ByteSource::from_bytes("new"))
         .await
@@ -154,11 +145,7 @@ async fn parents_are_made_where_that_is_asked_and_only_there() {
     let (agent, root) = in_root().await;
     let root = root.path();
     fs::write(root.join("file"), "").unwrap();
-    let request = |path: &str, make_parents| WriteFile {
-        path: path.into(),
-        mode: None,
-        make_parents,
-    };
+    let request = |path: &str, make_parents| WriteFile::new(path).make_parents(make_parents);
     let write = async |path: &str, make_parents| {
         let source = ByteSource::from_bytes("x");
         agent.write_from(&request(path, make_parents), source).await
