@@ -8,6 +8,7 @@ pub(crate) mod init;
 mod inputs;
 mod manifests;
 mod names;
+mod published;
 mod rescan;
 mod trust;
 
