@@ -38,7 +38,8 @@ mod tool;
 
 pub use boxyard_plugin_api::{
     ByteSink, ByteSource, Command, CommandExit, CommandIo, Control, Controls, Error, ErrorCode,
-    ExecutionContext, Health, HealthStatus, Isolation, Program, Stats, pipe,
+    ExecutionContext, FileInfo, FileKind, GetArchive, Health, HealthStatus, Isolation, LogRequest,
+    MakeDirectory, Program, PutArchive, ReadFile, RemovePath, Stats, WriteFile, pipe,
 };
 
 pub use config::{Config, PluginConfig, Timeouts};

@@ -2,6 +2,7 @@
 
 mod events;
 mod facade;
+mod files;
 mod record;
 mod status;
 

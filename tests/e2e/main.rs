@@ -16,6 +16,7 @@ mod cli;
 mod conformance;
 mod docker;
 mod ending;
+mod files;
 mod lifecycle;
 mod loading;
 mod logs;
