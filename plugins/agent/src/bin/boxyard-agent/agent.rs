@@ -66,6 +66,7 @@ pub(crate) fn run(
         next_drain: 0,
         orphans: None,
         ending: None,
+        is_terminated: false,
         memory: KillCounter::default(),
         scratch: Vec::new(),
     };
@@ -116,6 +117,8 @@ struct Agent {
     orphans: Option<Hunt>,
     /// Since when everything is coming to its end.
     ending: Option<Instant>,
+    /// Whether that is for a signal: the host did not ask for it.
+    is_terminated: bool,
     memory: KillCounter,
     /// What outputs are read into.
     scratch: Vec<u8>,

@@ -48,6 +48,7 @@ impl Failure {
         failed_precondition => 9;
         aborted => 10;
         internal => 13;
+        unavailable => 14;
     }
 
     /// Puts what was being done in front of the message.

@@ -41,6 +41,7 @@ impl Agent {
     pub(super) fn signalled(&mut self) -> io::Result<()> {
         let terminated = libc::SIGTERM.unsigned_abs();
         if sys::take_signals(self.signals.as_fd(), terminated) {
+            self.is_terminated |= self.ending.is_none();
             self.end_everything();
         }
         loop {
@@ -140,6 +141,11 @@ impl Agent {
         job.replied = true;
         job.deadline = None;
         match command_end(job.is_command, document) {
+            // To its caller that is no end of a command: nobody that he knows of asked for it.
+            Ok(Some(ended)) if self.is_terminated && ended.cut && job.cut == Some(Cut::Stopped) => {
+                let error = "the agent was told to end by a signal, and killed the command";
+                self.finish(channel, Err::<(), _>(Failure::unavailable(error)));
+            }
             Ok(Some(ended)) => {
                 let exit = self.exit(channel, &ended);
                 self.finish(channel, Ok(exit));
