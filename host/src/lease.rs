@@ -8,7 +8,10 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +26,8 @@ pub(crate) struct Lease {
     file: Mutex<File>,
     /// The sandbox types that were used under it, which the file lists for the sweeper.
     types: Mutex<BTreeSet<String>>,
+    /// Whether there may be something under it that nobody knows of.
+    kept: AtomicBool,
 }
 
 /// A lease whose process is dead; locked by us while we sweep for it.
@@ -55,6 +60,7 @@ impl Lease {
             path,
             file: Mutex::new(file),
             types: Mutex::default(),
+            kept: AtomicBool::new(false),
         })
     }
 
@@ -75,8 +81,17 @@ impl Lease {
         Ok(())
     }
 
+    /// Notes that something may be left behind: the lease will not be given up, so that the next
+    /// host sweeps.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
     /// Gives the lease up when nothing was left behind.
     pub(crate) fn release(&self) {
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
         // A file that stays is found free and swept by the next host.
         let _ = fs::remove_file(&self.path);
     }
@@ -207,6 +222,16 @@ mod tests {
         lease.file.set_modified(SystemTime::now() - GRACE).unwrap();
         lease.nothing_left(GRACE);
         assert!(free(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn a_lease_under_which_something_may_be_left_is_there_for_the_next_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Lease::take(directory.path()).unwrap();
+        kept.keep();
+        kept.release();
+        drop(kept);
+        assert_eq!(free(directory.path()).len(), 1);
     }
 
     #[test]

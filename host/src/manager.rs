@@ -235,6 +235,7 @@ impl Manager {
                         sandbox = record.id(),
                         "what was made of it is left to the sweep: {left}"
                     );
+                    self.0.lease.keep();
                 }
                 return Err(failed("create", error));
             }
@@ -406,12 +407,14 @@ impl Manager {
     }
 }
 
-/// Returns whether a creation may have been broken off before the plugin could undo it.
+/// Returns whether a creation may have been broken off before the plugin could undo it, or when it
+/// could not.
 fn broke_off(error: &Error) -> bool {
     [
         ErrorCode::PANICKED,
         ErrorCode::DEADLINE_EXCEEDED,
         ErrorCode::CANCELLED,
+        ErrorCode::UNAVAILABLE,
     ]
     .contains(&error.code())
 }
