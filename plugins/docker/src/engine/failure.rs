@@ -40,9 +40,7 @@ pub(crate) fn failure(error: EngineError) -> Error {
         EngineError::JsonDataError { message, .. } => Error::internal(format_args!(
             "the engine's answer cannot be understood: {message}"
         )),
-        EngineError::SocketNotFoundError(path) => {
-            Error::unavailable(format_args!("the engine's socket {path} is not there")).retryable()
-        }
+        EngineError::SocketNotFoundError(path) => silent(format_args!("there is no socket {path}")),
         other => lost(&other),
     }
 }
@@ -137,17 +135,38 @@ const SAYINGS: &[(&str, ErrorCode, bool)] = &[
 fn said(message: &str) -> Option<Error> {
     let lower = message.to_lowercase();
     let (_, code, retryable) = SAYINGS.iter().find(|(part, ..)| lower.contains(part))?;
-    let error = Error::new(*code, message);
+    let error = Error::new(*code, format_args!("{message}{}", remedy(&lower)));
     Some(if *retryable { error.retryable() } else { error })
+}
+
+/// What to do about something that an engine said, in lower case, where that is not plain.
+pub(crate) fn remedy(said: &str) -> &'static str {
+    if said.contains("no space left on device") {
+        ": the engine's disk is full: make room on it (`docker system df` says what takes it)"
+    } else {
+        ""
+    }
+}
+
+/// Nobody is there to be connected to: a daemon that is down, or is just starting.
+fn silent(why: impl fmt::Display) -> Error {
+    Error::unavailable(format_args!(
+        "the engine does not answer: {why}: start it (`sudo systemctl start docker`) and try again"
+    ))
+    .retryable()
 }
 
 /// What is left is a connection that was not made or broke.
 fn lost(error: &EngineError) -> Error {
     let code = match system_error(error) {
-        Some(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
-            return Error::permission_denied(format_args!("connecting to the engine: {cause}"));
-        }
-        Some(_) => ErrorCode::UNAVAILABLE,
+        Some(cause) => match cause.kind() {
+            io::ErrorKind::PermissionDenied => {
+                return Error::permission_denied(format_args!("connecting to the engine: {cause}"));
+            }
+            io::ErrorKind::ConnectionRefused => return silent("nobody listens on its address"),
+            io::ErrorKind::NotFound => return silent("its socket is not there"),
+            _ => ErrorCode::UNAVAILABLE,
+        },
         None => match error {
             EngineError::HyperResponseError { .. } | EngineError::HyperLegacyError { .. } => {
                 ErrorCode::UNAVAILABLE
@@ -239,7 +258,19 @@ mod tests {
                 (code, retryable),
                 "{status} {message}"
             );
-            assert_eq!(error.message(), message);
+            assert!(error.message().starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_down_is_to_be_started() {
+        for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound] {
+            let error = failure(EngineError::IOError { err: kind.into() });
+            assert_eq!(error.code(), ErrorCode::UNAVAILABLE);
+            assert!(error.is_retryable());
+            for named in ["does not answer", "systemctl start docker"] {
+                assert!(error.message().contains(named), "{error}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use bollard::errors::Error as EngineError;
 use boxyard_plugin_api::prelude::*;
 
 use super::Reference;
-use crate::engine::failure;
+use crate::engine::{failure, remedy};
 
 /// What the registry was shown.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ pub(super) fn pull_failure(reference: &Reference, access: &Access, error: Engine
                 ": the engine must list {registry} under `insecure-registries` to do without TLS"
             )
         }
-        _ => String::new(),
+        _ => remedy(&message.to_lowercase()).into(),
     };
     let error = Error::new(code, format_args!("{doing}: {message}{advice}"));
     let passes = code == ErrorCode::UNAVAILABLE || message.to_lowercase().contains("requests");
