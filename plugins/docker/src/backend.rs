@@ -333,7 +333,7 @@ async fn reconnected(parts: &Parts) -> Result<Option<(String, Line)>> {
             }
             Err(_) => Ok(None),
         },
-        _ = link::ended(docker, &parts.container) => Ok(None),
+        ended = link::ended(docker, &parts.container) => ended.map(|_| None),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{io, path::Path, pin::Pin, time::Duration};
 use bollard::{
     Docker,
     container::{AttachContainerResults, LogOutput},
+    errors::Error as EngineError,
     query_parameters::{
         AttachContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
         WaitContainerOptions,
@@ -76,7 +77,7 @@ pub(crate) async fn over_socket(
                 "it did not connect within {} s", CONNECT.as_secs()
             ))),
         },
-        ended = ended(docker, container) => Err(unconnected(&ended)),
+        ended = ended(docker, container) => Err(unconnected(&ended?)),
     }
 }
 
@@ -112,16 +113,27 @@ pub(crate) async fn over_attach(docker: &Docker, container: &str) -> Result<Line
 }
 
 /// Waits until a container does not run; says how it ended.
-pub(crate) async fn ended(docker: &Docker, container: &str) -> String {
+///
+/// # Errors
+///
+/// The engine does not say so: whether the container runs is not known.
+pub(crate) async fn ended(docker: &Docker, container: &str) -> Result<String> {
     let mut waiting = docker.wait_container(container, None::<WaitContainerOptions>);
-    match waiting.next().await {
-        Some(Ok(ended)) => format!("the container ended with exit code {}", ended.status_code),
-        Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
-            format!("the container ended with exit code {code}")
+    let code = match waiting.next().await {
+        Some(Ok(ended)) => ended.status_code,
+        Some(Err(EngineError::DockerContainerWaitError { code, .. })) => code,
+        Some(Err(error)) => match failure(error) {
+            error if error.code() == ErrorCode::NOT_FOUND => {
+                return Ok("the container is gone".into());
+            }
+            error => return Err(error),
+        },
+        None => {
+            let broken = Error::unavailable("the engine broke off before the container ended");
+            return Err(broken.retryable());
         }
-        Some(Err(error)) => failure(error).to_string(),
-        None => "the container is gone".into(),
-    }
+    };
+    Ok(format!("the container ended with exit code {code}"))
 }
 
 /// What an agent that does not connect is told of as, and known by.

@@ -17,10 +17,11 @@ use bollard::{
 };
 use boxyard_agent::{Client, protocol::Setup};
 use boxyard_plugin_api::{CallController, Control, Controls, LogRequest, Stats, pipe, prelude::*};
+use futures_util::FutureExt;
 use serde_json::Map;
 use tokio::{
     sync::{Mutex, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -37,6 +38,13 @@ use crate::{
 const SHUT_DOWN: Duration = Duration::from_secs(2);
 /// How long the engine may take to see that a container ended.
 const ENDED: Duration = Duration::from_secs(15);
+
+/// How long the engine may take to say what became of a container, for a sandbox is known to be
+/// an error only then.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// How long an engine that went away is left alone before it is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a sandbox is made of, whoever made it.
 #[derive(Debug)]
@@ -107,11 +115,32 @@ pub(crate) struct Beginning {
 struct Agent {
     client: Arc<Client>,
     ending: Arc<AtomicBool>,
+    /// Whether it did as it was told and ended, or was killed.
+    ended: AtomicBool,
+    /// Why it is gone, once that is known.
+    cause: watch::Receiver<Option<String>>,
     transport: Transport,
     /// What the engine calls its container.
     id: String,
     /// What keeps us told of what others do to the container.
     _told: Arc<Told>,
+}
+
+impl Agent {
+    /// Puts why the agent is gone in front of what a request says that failed with it.
+    async fn explain(&self, error: Error) -> Error {
+        // It may have failed by itself, and an agent that ends says so before it is gone.
+        if timeout(SHUT_DOWN, self.client.closed()).await.is_err() {
+            return error;
+        }
+        let mut cause = self.cause.clone();
+        // Nobody looks for one where the end was asked for.
+        let known = cause.wait_for(Option::is_some).await;
+        match known.ok().and_then(|cause| cause.clone()) {
+            Some(cause) => error.context(cause),
+            None => error,
+        }
+    }
 }
 
 impl DockerSandbox {
@@ -169,10 +198,13 @@ impl DockerSandbox {
     ) -> Result<()> {
         let ending = Arc::new(AtomicBool::new(false));
         let (parts, asked) = (Arc::clone(&self.parts), Arc::clone(&ending));
+        let (known, cause) = watch::channel(None);
         self.parts.context.spawn(async move {
             work.await;
             if !asked.load(Ordering::Relaxed) {
-                parts.context.exited(parts.cause().await);
+                let cause = parts.cause().await;
+                parts.context.exited(cause.clone());
+                known.send_replace(Some(cause));
             }
         });
         let Parts {
@@ -185,6 +217,8 @@ impl DockerSandbox {
         let agent = Agent {
             client: Arc::new(client),
             ending,
+            ended: AtomicBool::new(false),
+            cause,
             transport,
             _told: watch.tell(&id, context.clone(), connection),
             id,
@@ -203,18 +237,31 @@ impl DockerSandbox {
             return;
         };
         agent.ending.store(true, Ordering::Relaxed);
-        self.end_own().await;
-        let Err(error) = agent.client.shut_down(SHUT_DOWN).await else {
+        if agent.ended.load(Ordering::Relaxed) {
             return;
+        }
+        // An agent that was spoken to through an engine that went away may be there and hear
+        // nothing.
+        let lost = agent.client.closed().now_or_never();
+        let error = match lost {
+            Some(lost) => lost,
+            None => {
+                self.end_own().await;
+                match agent.client.shut_down(SHUT_DOWN).await {
+                    Ok(()) => return agent.ended.store(true, Ordering::Relaxed),
+                    Err(error) => error,
+                }
+            }
         };
         tracing::debug!(%error, "the guest agent does not end, and is killed");
         let docker = &self.parts.connection.docker;
         let killed = docker
             .kill_container(&self.parts.container, None::<KillContainerOptions>)
             .await;
-        // One that does not run needs no signal.
-        if let Err(error) = killed.map_err(failure) {
-            tracing::debug!(%error, "killing the container");
+        match killed.map_err(failure) {
+            Ok(()) => agent.ended.store(true, Ordering::Relaxed),
+            // One that does not run needs no signal.
+            Err(error) => tracing::debug!(%error, "killing the container"),
         }
     }
 
@@ -272,12 +319,16 @@ impl Parts {
             link::ended(docker, &self.container),
         )
         .await;
-        let found = docker
-            .inspect_container(&self.container, None::<InspectContainerOptions>)
-            .await;
-        let state = match found {
-            Ok(found) => found.state.unwrap_or_default(),
-            Err(error) => {
+        let found = docker.inspect_container(&self.container, None::<InspectContainerOptions>);
+        let state = match timeout(LOOK, found).await {
+            Err(_) => {
+                return format!(
+                    "the container is lost: the engine did not answer within {} s",
+                    LOOK.as_secs()
+                );
+            }
+            Ok(Ok(found)) => found.state.unwrap_or_default(),
+            Ok(Err(error)) => {
                 let error = failure(error);
                 return match error.code() {
                     ErrorCode::NOT_FOUND => "the container was removed".into(),
@@ -310,13 +361,30 @@ impl Parts {
         self.meeting.remove().await
     }
 
-    /// Removes what was begun of a sandbox that there will not be.
-    pub(crate) async fn undo(&self) {
+    /// Removes what was begun of a sandbox that there will not be; once it is back, where the
+    /// engine is away.
+    pub(crate) async fn undo(self) {
+        let Err(error) = self.try_undo().await else {
+            return;
+        };
+        tracing::warn!(%error, "what was begun of a sandbox is still there");
+        let context = self.context.clone();
+        context.spawn(async move {
+            let mut left = Err(error);
+            while let Err(error) = left {
+                if !error.is_retryable() {
+                    tracing::warn!(%error, "what was begun of a sandbox is left to the sweep");
+                    return;
+                }
+                sleep(AGAIN).await;
+                left = self.try_undo().await;
+            }
+        });
+    }
+
+    async fn try_undo(&self) -> Result<()> {
         let removed = remove(&self.connection, &self.container).await;
-        let removed = removed.and(self.meeting.remove().await);
-        if let Err(error) = removed {
-            tracing::warn!(%error, "what was begun is left to the sweep");
-        }
+        removed.and(self.meeting.remove().await)
     }
 }
 
@@ -387,7 +455,11 @@ impl Sandbox for DockerSandbox {
         let docker = &self.parts.connection.docker;
         self.end_agent().await;
         match timeout(ENDED, link::ended(docker, &self.parts.container)).await {
-            Ok(_) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.context(format_args!(
+                "waiting for the end of the container {}",
+                self.parts.container
+            ))),
             Err(_) => Err(Error::unavailable(format_args!(
                 "the container {} still runs {} s after its agent ended",
                 self.parts.container,
@@ -412,7 +484,12 @@ impl Sandbox for DockerSandbox {
         call: &Call,
     ) -> Result<CommandExit> {
         command.timeout = command.timeout.or(self.parts.timeout);
-        self.client()?.execute_command(&command, io, call).await
+        let agent = self.agent()?;
+        let ended = agent.client.execute_command(&command, io, call).await;
+        match ended {
+            Err(error) if error.code() == ErrorCode::UNAVAILABLE => Err(agent.explain(error).await),
+            ended => ended,
+        }
     }
 
     boxyard_agent::delegate_files!(self => self.client());
