@@ -7,7 +7,10 @@ mod behind;
 mod chaos;
 mod ending;
 mod escape;
+mod full;
 mod inputs;
+mod outage;
+mod private;
 
 use std::{
     fs,
@@ -21,9 +24,10 @@ use std::{
 };
 
 use boxyard_conformance::{Library, Yard, cargo};
-use boxyard_host::{CreateError, CreateRequest, Host, Sandbox};
+use boxyard_host::{CreateError, CreateRequest, Host, PluginConfig, Sandbox};
 use serde_json::{Value, json};
 
+use self::private::Private;
 use crate::{skip, world};
 
 const PLUGIN: &str = "boxyard-plugin-docker";
@@ -40,14 +44,16 @@ const SOON: Duration = Duration::from_secs(5);
 struct Dock {
     yard: Yard,
     id: String,
+    /// Where the engine is that is not the machine's.
+    engine: Option<String>,
     host: OnceLock<Host>,
 }
 
 impl Drop for Dock {
     fn drop(&mut self) {
-        // There are some where the test failed.
-        for container in self.containers() {
-            let _ = engine(&["rm", "-f", "-v", &container]);
+        // There are some where the test failed, and an engine of the test's own may be gone.
+        for container in self.list().unwrap_or_default() {
+            let _ = self.ask(&["rm", "-f", "-v", &container]);
         }
     }
 }
@@ -57,13 +63,18 @@ impl Dock {
     fn new(image: &str) -> Option<Self> {
         let found = engine(&["image", "inspect", "--format", "{{.Id}}", image]);
         if let Err(why) = found {
-            let left_out = std::env::var_os("BOXYARD_WITHOUT_DOCKER");
-            let left_out = left_out.is_some_and(|value| value == "1");
-            let skipped = skip("the docker plugin", &why);
-            // Leaving it out was asked for.
-            assert!(left_out || skipped.is_ok(), "{skipped:?}");
+            leave_out("the docker plugin", &why);
             return None;
         }
+        Some(Self::with(None))
+    }
+
+    /// Makes one on an engine of the test's own.
+    fn on(engine: &Private) -> Self {
+        Self::with(Some(engine.address()))
+    }
+
+    fn with(engine: Option<String>) -> Self {
         let mut yard = Yard::new().unwrap();
         let library = Library::package(PLUGIN).unwrap();
         yard.put(&format!("{PLUGIN}.so"), &library).unwrap();
@@ -77,16 +88,27 @@ impl Dock {
         yard.config.state_dir = Some(state);
         yard.config.timeouts.load = Duration::from_secs(60);
         yard.config.timeouts.sweep_grace = Duration::ZERO;
-        fs::write(
-            yard.root().join("boxyard.toml"),
-            "[timeouts]\nload = '60s'\nsweep_grace = '0s'\n",
-        )
-        .unwrap();
-        Some(Self {
+        let mut file = "[timeouts]\nload = '60s'\nsweep_grace = '0s'\n".to_owned();
+        if let Some(engine) = &engine {
+            let plugin = PluginConfig {
+                settings: world::object(json!({ "host": engine })),
+                ..PluginConfig::default()
+            };
+            yard.config.plugins.insert(PLUGIN.into(), plugin);
+            file += &format!("[plugins.{PLUGIN}.settings]\nhost = '{engine}'\n");
+        }
+        fs::write(yard.root().join("boxyard.toml"), file).unwrap();
+        Self {
             yard,
             id,
+            engine,
             host: OnceLock::new(),
-        })
+        }
+    }
+
+    /// Asks its engine with docker's own tool.
+    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        docker(self.engine.as_deref(), arguments)
     }
 
     /// Starts the host, in this process.
@@ -138,9 +160,13 @@ impl Dock {
 
     /// Returns the containers that are there of this host, however they are.
     fn containers(&self) -> Vec<String> {
+        self.list().unwrap()
+    }
+
+    fn list(&self) -> Result<Vec<String>, String> {
         let label = format!("label=dev.boxyard.host={}", self.id);
-        let listed = engine(&["ps", "-aq", "--no-trunc", "--filter", &label]).unwrap();
-        listed.lines().map(str::to_owned).collect()
+        let listed = self.ask(&["ps", "-aq", "--no-trunc", "--filter", &label])?;
+        Ok(listed.lines().map(str::to_owned).collect())
     }
 
     fn meetings(&self) -> PathBuf {
@@ -162,9 +188,26 @@ impl Dock {
     }
 }
 
-/// Asks the engine with docker's own tool; returns what that prints.
+/// Says what is not tested and why, where that may be.
+fn leave_out(what: &str, why: &str) {
+    let left_out = std::env::var_os("BOXYARD_WITHOUT_DOCKER");
+    let left_out = left_out.is_some_and(|value| value == "1");
+    let skipped = skip(what, why);
+    // Leaving it out was asked for.
+    assert!(left_out || skipped.is_ok(), "{skipped:?}");
+}
+
+/// Asks the machine's engine with docker's own tool; returns what that prints.
 fn engine(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("docker").args(arguments).output();
+    docker(None, arguments)
+}
+
+fn docker(engine: Option<&str>, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    if let Some(engine) = engine {
+        command.args(["--host", engine]);
+    }
+    let output = command.args(arguments).output();
     let output = output.map_err(|error| format!("docker: {error}"))?;
     if output.status.success() {
         Ok(text(&output.stdout).trim().to_owned())

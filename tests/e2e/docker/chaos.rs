@@ -132,7 +132,7 @@ impl Dock {
     }
 
     /// Sweeps with one more run; returns how long that takes.
-    fn next_run_sweeps(&self) -> Duration {
+    pub(super) fn next_run_sweeps(&self) -> Duration {
         // An engine may still be making what was asked for by those who are dead.
         let mut quiet = (Instant::now(), self.containers());
         while quiet.0.elapsed() < Duration::from_millis(500) {
