@@ -29,6 +29,8 @@ pub(crate) struct Additions {
     /// Everything that is mounted: the configuration's volumes as they were allowed, and the
     /// agent's directory.
     pub(crate) mounts: Vec<Mount>,
+    /// Whether the image has a HEALTHCHECK.
+    pub(crate) healthcheck: bool,
     /// Whether PID 1 is spoken to over its standard streams.
     pub(crate) attach: bool,
 }
@@ -92,7 +94,8 @@ impl Specification {
             attach_stdin: Some(additions.attach),
             attach_stdout: Some(additions.attach),
             attach_stderr: Some(additions.attach),
-            healthcheck: (!config.healthcheck).then(|| HealthConfig {
+            // Engines may set up even a check that does nothing.
+            healthcheck: (additions.healthcheck && !config.healthcheck).then(|| HealthConfig {
                 test: Some(vec!["NONE".into()]),
                 ..HealthConfig::default()
             }),

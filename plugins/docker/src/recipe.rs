@@ -178,6 +178,7 @@ impl Recipe {
             image: image.id.clone(),
             labels: labels.to_map(),
             mounts: self.allowed.mounts.clone(),
+            healthcheck: image.healthcheck,
             attach: transport == Transport::Attach,
             entrypoint: vec![Meeting::program()],
         };

@@ -49,7 +49,7 @@ fn the_defaults_are_safe() {
     );
     assert_eq!((host.binds, host.mounts, host.devices), (None, None, None));
     assert_eq!(body.user.as_deref(), Some("0:0"));
-    assert_eq!(body.healthcheck.unwrap().test.unwrap(), ["NONE"]);
+    assert_eq!(body.healthcheck, None);
     assert_eq!(body.cmd.unwrap(), Vec::<String>::new());
 }
 
@@ -119,6 +119,20 @@ fn every_key_reaches_the_engine() {
 }
 
 #[test]
+fn a_healthcheck_of_the_image_runs_only_when_asked_for() {
+    for (asked, expected) in [(false, Some(vec!["NONE".to_owned()])), (true, None)] {
+        let additions = Additions {
+            healthcheck: true,
+            ..Additions::default()
+        };
+        let config = json!({ "healthcheck": asked });
+        let body = specification(config, &Facts::ordinary(), additions).body;
+        let test = body.healthcheck.and_then(|check| check.test);
+        assert_eq!(test, expected);
+    }
+}
+
+#[test]
 fn without_a_network_there_is_none() {
     for config in [
         json!({"network_enabled": false}),
@@ -167,6 +181,7 @@ fn what_the_backend_adds_is_there() {
             bind("/host", "/agent", Mode::ReadOnly),
             volume("data", "/data", Mode::ReadWrite),
         ],
+        healthcheck: false,
         attach: true,
     };
     let volumes = json!({"volumes": {"/etc": "/etc"}});

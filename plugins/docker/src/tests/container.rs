@@ -67,7 +67,7 @@ async fn the_engine_makes_what_the_defaults_ask_for() {
     assert_eq!(config.cmd.unwrap_or_default(), Vec::<String>::new());
     assert_eq!(config.user.as_deref(), Some("0:0"));
     assert_eq!(config.working_dir.as_deref(), Some("/sandbox"));
-    assert_eq!(config.healthcheck.unwrap().test.unwrap(), ["NONE"]);
+    assert_eq!(config.healthcheck, None);
     assert!(config.labels.unwrap().contains_key("dev.boxyard.test"));
     let host = found.host_config.unwrap();
     assert_eq!(
