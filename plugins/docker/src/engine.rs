@@ -17,7 +17,7 @@ pub(crate) use self::facts::Limits;
 pub(crate) use self::{
     endpoint::{Endpoint, Environment},
     facts::{Facts, Kind},
-    failure::{Doing, failure, remedy},
+    failure::{Doing, failure, is_overtaken, remedy},
 };
 
 /// The engine 20.10 speaks it, the oldest that gives everything that is used here.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Connection, Doing, failure},
+    engine::{Connection, Doing, failure, is_overtaken},
     journal::Journal,
     link::{self, Line, Transport},
     meeting::Meeting,
@@ -390,6 +390,18 @@ impl Parts {
 
 /// Removes a container, whatever it does; that it is gone is no error.
 pub(crate) async fn remove(connection: &Connection, container: &str) -> Result<()> {
+    match kill_and_remove(connection, container).await {
+        // It ended by itself when it was about to be killed, so that nothing is left to kill.
+        Err(error) if is_overtaken(&error) => {
+            // However that goes, the second try says it.
+            let _ = timeout(ENDED, link::ended(&connection.docker, container)).await;
+            kill_and_remove(connection, container).await
+        }
+        removed => removed,
+    }
+}
+
+async fn kill_and_remove(connection: &Connection, container: &str) -> Result<()> {
     let options = RemoveContainerOptionsBuilder::new()
         .force(true)
         .v(true)

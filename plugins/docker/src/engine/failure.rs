@@ -69,6 +69,14 @@ fn refused(status: u16, message: &str) -> Error {
     }
 }
 
+/// What Podman says of a container that changed while it was at it.
+const OVERTAKEN: &str = "container state improper";
+
+/// Whether something else happened to a container meanwhile, so that it is worth another try.
+pub(crate) fn is_overtaken(error: &Error) -> bool {
+    error.message().contains(OVERTAKEN)
+}
+
 /// What engines say and what it means: their statuses are the same for many causes.
 const SAYINGS: &[(&str, ErrorCode, bool)] = &[
     (
@@ -105,6 +113,7 @@ const SAYINGS: &[(&str, ErrorCode, bool)] = &[
     ),
     ("removal of container", ErrorCode::ABORTED, true),
     ("is already in progress", ErrorCode::ABORTED, true),
+    (OVERTAKEN, ErrorCode::ABORTED, true),
     (
         "does not match the specified platform",
         ErrorCode::FAILED_PRECONDITION,
@@ -228,6 +237,13 @@ mod tests {
             (
                 409,
                 "removal of container x is already in progress",
+                ErrorCode::ABORTED,
+                true,
+            ),
+            (
+                500,
+                "cannot remove container x as it could not be stopped: sending SIGKILL to \
+                 container x: container state improper: stopped",
                 ErrorCode::ABORTED,
                 true,
             ),
