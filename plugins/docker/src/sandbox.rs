@@ -523,9 +523,11 @@ impl Sandbox for DockerSandbox {
             info.insert("transport".into(), json!(agent.transport));
             let docker = &self.parts.connection.docker;
             let inspected = docker.inspect_container(&agent.id, None::<InspectContainerOptions>);
-            info.extend(described(
-                &inspected.await.doing("looking at the container")?,
-            ));
+            match inspected.await.doing("looking at the container") {
+                // It is gone, and so is what it was.
+                Err(error) if error.code() == ErrorCode::NOT_FOUND => {}
+                inspected => info.extend(described(&inspected?)),
+            }
         }
         Ok(info)
     }
