@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
-    engine::{Connection, Doing, Engine, Environment, failure},
+    engine::{Connection, Dialect, Doing, Engine, Environment, failure},
     image::{ImageFacts, Images, Progress},
     labels::{self, Labels},
     link::{self, Line},
@@ -203,7 +203,7 @@ impl Backend for Docker {
             .filters(&filters)
             .build();
         let found = connection.docker.list_containers(Some(options)).await;
-        for found in found.doing("listing containers")? {
+        for found in found.understood().doing("listing containers")? {
             let labels = found.labels.as_ref().and_then(Labels::read);
             let (Some(labels), Some(id)) = (labels, found.id) else {
                 continue;
@@ -316,7 +316,7 @@ async fn reconnected(parts: &Parts) -> Result<Option<(String, Line)>> {
     let found = docker
         .inspect_container(&parts.container, None::<InspectContainerOptions>)
         .await;
-    let found = match found.map_err(failure) {
+    let found = match found.understood().map_err(failure) {
         Err(error) if error.code() == ErrorCode::NOT_FOUND => return Ok(None),
         found => found?,
     };

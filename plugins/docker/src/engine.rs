@@ -1,5 +1,6 @@
 //! The engine: found, spoken to in a version that both sides know, and asked what it is.
 
+mod dialect;
 pub(crate) mod endpoint;
 mod facts;
 mod failure;
@@ -15,6 +16,7 @@ use self::endpoint::Address;
 #[cfg(test)]
 pub(crate) use self::facts::Limits;
 pub(crate) use self::{
+    dialect::Dialect,
     endpoint::{Endpoint, Environment},
     facts::{Facts, Kind},
     failure::{Doing, failure, is_overtaken, remedy},

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Connection, Doing, failure, is_overtaken},
+    engine::{Connection, Dialect, Doing, failure, is_overtaken},
     journal::Journal,
     link::{self, Line, Transport},
     meeting::Meeting,
@@ -320,7 +320,7 @@ impl Parts {
         )
         .await;
         let found = docker.inspect_container(&self.container, None::<InspectContainerOptions>);
-        let state = match timeout(LOOK, found).await {
+        let state = match timeout(LOOK, found).await.map(Dialect::understood) {
             Err(_) => {
                 return format!(
                     "the container is lost: the engine did not answer within {} s",
@@ -523,7 +523,11 @@ impl Sandbox for DockerSandbox {
             info.insert("transport".into(), json!(agent.transport));
             let docker = &self.parts.connection.docker;
             let inspected = docker.inspect_container(&agent.id, None::<InspectContainerOptions>);
-            match inspected.await.doing("looking at the container") {
+            match inspected
+                .await
+                .understood()
+                .doing("looking at the container")
+            {
                 // It is gone, and so is what it was.
                 Err(error) if error.code() == ErrorCode::NOT_FOUND => {}
                 inspected => info.extend(described(&inspected?)),
