@@ -112,6 +112,16 @@ fn check_engine(config: &Config, facts: &Facts) -> Result<()> {
             "seccomp_profile: Podman's socket takes no profile, only `default` and `unconfined`",
         ));
     }
+    let mut hosts = config.extra_hosts.iter();
+    if facts.kind == Kind::Podman
+        && let Some((name, _)) = hosts.find(|(_, address)| *address == HOST_GATEWAY)
+    {
+        // It would write the very word where the address belongs.
+        return Err(Error::failed_precondition(format_args!(
+            "extra_hosts.{name}: Podman's socket does not know `{HOST_GATEWAY}`, and calls the \
+             host `host.containers.internal` by itself"
+        )));
+    }
     Ok(())
 }
 

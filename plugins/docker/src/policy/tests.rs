@@ -264,6 +264,7 @@ fn what_the_engine_has_not_is_said_before_it_is_asked() {
     let settings = json!({
         "allowed_runtimes": ["kata", "runsc", "io.containerd.kata.v2"],
         "allow_unconfined_seccomp": true,
+        "allow_host_gateway": true,
     });
     let settings: Settings = serde_json::from_value(settings).unwrap();
     let podman = Facts {
@@ -285,6 +286,12 @@ fn what_the_engine_has_not_is_said_before_it_is_asked() {
         (&podman, json!({"runtime": "runsc"}), Some("Podman")),
         (&podman, json!({"seccomp_profile": "unconfined"}), None),
         (&podman, json!({"seccomp_profile": {}}), Some("Podman")),
+        (&podman, json!({"extra_hosts": {"db": "10.0.0.1"}}), None),
+        (
+            &podman,
+            json!({"extra_hosts": {"gate": "host-gateway"}}),
+            Some("extra_hosts.gate: Podman"),
+        ),
     ] {
         let config: Config = serde_json::from_value(config).unwrap();
         match (check(&settings, &config, &engine(), facts), named) {
