@@ -10,6 +10,7 @@ mod escape;
 mod full;
 mod inputs;
 mod outage;
+mod podman;
 mod private;
 
 use std::{

@@ -1,4 +1,4 @@
-//! A Docker engine, a registry and the images that the tests run.
+//! A Docker engine, a registry and the images that the tests run; and Podman.
 
 use std::{
     env, fs,
@@ -16,6 +16,8 @@ use crate::{
 
 /// Debian's packages of the engine and of a registry to pull from.
 const PACKAGES: [&str; 3] = ["docker.io", "iptables", "docker-registry"];
+/// Debian's packages of Podman. The engine's runtime is there for it too.
+const PODMAN: [&str; 2] = ["podman", "crun"];
 const SOCKET: &str = "/var/run/docker.sock";
 /// How long an engine may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -30,6 +32,20 @@ pub(crate) fn docker() -> bool {
             false
         }
     }
+}
+
+/// Makes sure that there is a Podman; returns whether there is one. Its tests start and end its
+/// service themselves.
+pub(crate) fn podman() -> bool {
+    if has("podman") {
+        return true;
+    }
+    println!("\n== installing {}", PODMAN.join(", "));
+    if let Err(reason) = apt_install(&PODMAN) {
+        println!("!! SKIPPED: everything that needs Podman: {reason}");
+        return false;
+    }
+    true
 }
 
 fn provide() -> Result<(), String> {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{
-    docker::docker,
+    docker::{docker, podman},
     setup::{OLDEST_CARGO, OLDEST_RUSTC, oldest_rust},
     step::{built, cargo, step, workspace},
 };
@@ -16,6 +16,7 @@ const REPEATS: &str = "3";
 pub(crate) fn run() -> Result<(), String> {
     let oldest = oldest_rust();
     let docker = docker();
+    let podman = docker && podman();
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     step(
         "lints",
@@ -39,6 +40,7 @@ pub(crate) fn run() -> Result<(), String> {
             .args(["test", "--workspace", "--features", AGENT])
             .env("BOXYARD_REQUIRE_ALL", require)
             .env("BOXYARD_WITHOUT_DOCKER", if docker { "0" } else { "1" })
+            .env("BOXYARD_WITHOUT_PODMAN", if podman { "0" } else { "1" })
             .env("BOXYARD_REPEAT", REPEATS),
     )?;
     for plugin in ["local_process", "hello"] {
