@@ -12,9 +12,6 @@ use crate::{
     verdict::{Finding, Outcome, check, check_eq},
 };
 
-/// The lease of a host that died.
-const DEAD: &str = "lease-dead";
-
 cases! {
     "recovery-garbage-state-is-an-error" "R1" Must SandboxType => garbage;
     "recovery-of-a-later-version-is-refused" "R1" Must Capability("recovery") => later_version;
@@ -121,8 +118,13 @@ async fn state_is_saved(subject: Subject) -> Outcome {
     live.close().await
 }
 
+/// The lease of a host that is dead; nobody else's, for other cases run on the same engine.
+fn dead() -> String {
+    format!("lease-dead-{}", std::process::id())
+}
+
 fn request(known: &[&Live], grace_ms: u64) -> SweepRequest {
-    SweepRequest::new("conformance", [DEAD])
+    SweepRequest::new("conformance", [dead()])
         .known(known.iter().map(|live| &live.identity.id))
         .grace_ms(grace_ms)
 }
@@ -148,7 +150,7 @@ async fn works(subject: &Subject, live: &Live, what: &str) -> Outcome {
 async fn sweep_spares(subject: Subject) -> Outcome {
     let (alive, known) = (
         of_lease(&subject, Live::LEASE).await?,
-        of_lease(&subject, DEAD).await?,
+        of_lease(&subject, &dead()).await?,
     );
     let swept = subject
         .sandbox_type()?
@@ -162,7 +164,7 @@ async fn sweep_spares(subject: Subject) -> Outcome {
 }
 
 async fn sweep_removes(subject: Subject) -> Outcome {
-    let orphan = of_lease(&subject, DEAD).await?;
+    let orphan = of_lease(&subject, &dead()).await?;
     let id = orphan.identity.id.clone();
     // As a host that dies leaves it: nobody tells the plugin, which would remove it by itself.
     std::mem::forget(orphan);
@@ -190,7 +192,7 @@ async fn sweep_removes(subject: Subject) -> Outcome {
 }
 
 async fn sweep_keeps_young(subject: Subject) -> Outcome {
-    let orphan = of_lease(&subject, DEAD).await?;
+    let orphan = of_lease(&subject, &dead()).await?;
     let id = orphan.identity.id.clone();
     let swept = subject
         .sandbox_type()?
