@@ -36,6 +36,10 @@ pub struct Config {
     pub plugin_threads: usize,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// How long sandboxes live.
+    pub lifetimes: Lifetimes,
+    /// How many there may be.
+    pub limits: Limits,
     /// What holds for single plugins, by plugin name.
     pub plugins: BTreeMap<String, PluginConfig>,
 }
@@ -52,6 +56,8 @@ impl Default for Config {
             max_output_bytes: 1024 * 1024,
             plugin_threads: 2,
             timeouts: Timeouts::default(),
+            lifetimes: Lifetimes::default(),
+            limits: Limits::default(),
             plugins: BTreeMap::new(),
         }
     }
@@ -82,16 +88,17 @@ impl Default for PluginConfig {
     }
 }
 
-macro_rules! timeouts {
-    ($($(#[$doc:meta])* $name:ident = $seconds:literal;)*) => {
-        /// How long things may take, as `90s` or `5m`.
+/// Makes records of durations, in seconds.
+macro_rules! durations {
+    ($(#[$of:meta])* pub struct $type:ident { $($(#[$doc:meta])* $name:ident = $seconds:expr;)* }) => {
+        $(#[$of])*
         #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
         #[serde(default, deny_unknown_fields)]
-        pub struct Timeouts {
+        pub struct $type {
             $($(#[$doc])* #[serde(with = "duration")] #[schemars(with = "String")] pub $name: Duration,)*
         }
 
-        impl Default for Timeouts {
+        impl Default for $type {
             fn default() -> Self {
                 Self { $($name: Duration::from_secs($seconds),)* }
             }
@@ -99,25 +106,50 @@ macro_rules! timeouts {
     };
 }
 
-timeouts! {
-    /// Loading and initialising a plugin.
-    load = 10;
-    /// A probe.
-    probe = 10;
-    /// Making a sandbox, images included.
-    create = 600;
-    /// Starting a sandbox.
-    start = 120;
-    /// Stopping a sandbox.
-    stop = 30;
-    /// Cleaning up a sandbox.
-    cleanup = 60;
-    /// What a cancelled call has to clean up in.
-    cancel_grace = 5;
-    /// How old what a dead host left behind must be before it is removed.
-    sweep_grace = 60;
-    /// Ending everything at shutdown.
-    shutdown = 20;
+durations! {
+    /// How long things may take, as `90s` or `5m`.
+    pub struct Timeouts {
+        /// Loading and initialising a plugin.
+        load = 10;
+        /// A probe.
+        probe = 10;
+        /// Making a sandbox, images included.
+        create = 600;
+        /// Starting a sandbox.
+        start = 120;
+        /// Stopping a sandbox.
+        stop = 30;
+        /// Cleaning up a sandbox.
+        cleanup = 60;
+        /// What a cancelled call has to clean up in.
+        cancel_grace = 5;
+        /// How old what a dead host left behind must be before it is removed.
+        sweep_grace = 60;
+        /// Ending everything at shutdown.
+        shutdown = 20;
+    }
+}
+
+durations! {
+    /// How long sandboxes live that say nothing else, as `90s` or `48h`; then they are deleted.
+    pub struct Lifetimes {
+        /// One that can be used, since it was asked for.
+        running = 48 * 3600;
+        /// One that was stopped or that failed, since then.
+        ended = 3600;
+    }
+}
+
+/// How many sandboxes there may be; as many as there is room for where a limit is left out.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// In all, those that are being made included.
+    pub sandboxes: Option<usize>,
+    /// Of a sandbox type, by its name.
+    pub per_type: BTreeMap<String, usize>,
+    /// That are being made at once.
+    pub creating: Option<usize>,
 }
 
 /// Durations as configuration files spell them.

@@ -42,9 +42,9 @@ pub use boxyard_plugin_api::{
     MakeDirectory, Program, PutArchive, ReadFile, RemovePath, Stats, WriteFile, pipe,
 };
 
-pub use config::{Config, PluginConfig, Timeouts};
+pub use config::{Config, Lifetimes, Limits, PluginConfig, Timeouts};
 pub use host::{Host, StartError};
-pub use manager::{CreateError, CreateRequest, DeleteError, Manager};
+pub use manager::{CreateError, CreateRequest, DeleteError, Filter, Manager};
 pub use output::CommandResult;
 pub use plugin::{PluginReport, PluginStatus};
 pub use registry::{Registry, SandboxType, UnknownType};

@@ -1,5 +1,8 @@
 //! The manager: creates sandboxes, finds them, deletes them, and sweeps what dead hosts left.
 
+mod reaper;
+mod request;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -8,61 +11,21 @@ use std::{
     time::Duration,
 };
 
-use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest};
+use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest, canonical_type_name};
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc::UnboundedSender, oneshot},
-};
+use serde_json::Value;
+use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Instrument;
 
 use crate::{
-    config::Config,
+    config::{Config, Limits},
     lease::{self, FreeLease, Lease},
     registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Event, Record, Sandbox, clean_up_remains},
+    sandbox::{Lifetime, Record, Sandbox, clean_up_remains},
     schema::SchemaError,
 };
 
-/// A sandbox to make.
-#[derive(Clone, Debug, Default)]
-pub struct CreateRequest {
-    /// Its sandbox type.
-    pub sandbox_type: String,
-    /// Its configuration; what is left out has its default.
-    pub config: Map<String, Value>,
-    /// A name for people.
-    pub name: String,
-    /// Labels to find it by.
-    pub labels: BTreeMap<String, String>,
-    /// Who hears of each of its events as it happens, from before it is there.
-    pub listener: Option<UnboundedSender<Event>>,
-}
-
-impl CreateRequest {
-    /// Makes a request for a sandbox of a type, with its default configuration.
-    pub fn new(sandbox_type: impl Into<String>) -> Self {
-        Self {
-            sandbox_type: sandbox_type.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Sets the configuration.
-    #[must_use]
-    pub fn config(mut self, config: Map<String, Value>) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Sends each of its events as it happens, from before it is there.
-    #[must_use]
-    pub fn listener(mut self, listener: UnboundedSender<Event>) -> Self {
-        self.listener = Some(listener);
-        self
-    }
-}
+pub use request::{CreateRequest, Filter};
 
 /// Why no sandbox was made.
 ///
@@ -75,6 +38,18 @@ pub enum CreateError {
     /// The configuration does not fit the type.
     #[error(transparent)]
     Config(#[from] SchemaError),
+    /// There are as many as there may be.
+    #[error(
+        "{found} {what}, and `limits.{limit}` allows no more: try again once one is gone, or raise it"
+    )]
+    Full {
+        /// How many there are.
+        found: usize,
+        /// Of what.
+        what: String,
+        /// The configuration's key.
+        limit: String,
+    },
     /// The lease cannot be written.
     #[error(
         "cannot write the lease, so that nothing is left behind if this process dies: {source}"
@@ -132,9 +107,50 @@ struct Inner {
 #[derive(Default)]
 struct Sandboxes {
     by_id: BTreeMap<String, Arc<Sandbox>>,
-    /// Creations that are under way.
-    creating: usize,
+    /// Creations that are under way, by sandbox type.
+    creating: BTreeMap<String, usize>,
     closed: bool,
+}
+
+impl Sandboxes {
+    fn creating(&self) -> usize {
+        self.creating.values().sum()
+    }
+
+    /// Says which limit one more sandbox of a type would break.
+    fn check(&self, limits: &Limits, sandbox_type: &str) -> Result<(), CreateError> {
+        let check = |found, what: &str, limit: &str, most: Option<usize>| match most {
+            Some(most) if found >= most => Err(CreateError::Full {
+                found,
+                what: what.into(),
+                limit: limit.into(),
+            }),
+            _ => Ok(()),
+        };
+        let creating = self.creating();
+        check(
+            creating,
+            "sandboxes are being made",
+            "creating",
+            limits.creating,
+        )?;
+        let all = self.by_id.len() + creating;
+        check(all, "sandboxes are there", "sandboxes", limits.sandboxes)?;
+        let mut per_type = limits.per_type.iter();
+        let Some((name, most)) =
+            per_type.find(|(name, _)| canonical_type_name(name) == sandbox_type)
+        else {
+            return Ok(());
+        };
+        let there = self
+            .by_id
+            .values()
+            .map(|sandbox| sandbox.sandbox_type().name());
+        let there = there.filter(|name| *name == sandbox_type).count();
+        let found = there + self.creating.get(sandbox_type).copied().unwrap_or(0);
+        let what = format!("`{sandbox_type}` sandboxes are there");
+        check(found, &what, &format!("per_type.{name}"), Some(*most))
+    }
 }
 
 impl Manager {
@@ -144,13 +160,15 @@ impl Manager {
         registry: Arc<Registry>,
     ) -> io::Result<Self> {
         let lease = Lease::take(&leases(&config))?;
-        Ok(Self(Arc::new(Inner {
+        let manager = Self(Arc::new(Inner {
             config,
             host_id,
             lease,
             registry: RwLock::new(registry),
             sandboxes: Mutex::default(),
-        })))
+        }));
+        reaper::run(&manager);
+        Ok(manager)
     }
 
     /// Returns the sandbox types and tools that are offered now.
@@ -185,7 +203,7 @@ impl Manager {
         let registry = self.registry();
         let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
         let config = sandbox_type.check_config(Value::Object(request.config))?;
-        let creation = Creation::begin(self)?;
+        let creation = Creation::begin(self, sandbox_type.name())?;
         let lease = self.0.lease.id();
         // It does not linger: nothing is kept of a sandbox, that a later host could find it by.
         let mut identity = SandboxIdentity::new(lease::new_id(), &*self.0.host_id, lease);
@@ -195,12 +213,20 @@ impl Manager {
             .lease
             .note_type(sandbox_type.name())
             .map_err(|source| CreateError::Lease { source })?;
-        let record = Record::new(identity, sandbox_type.name(), config, request.listener);
+        let lifetimes = self.0.config.lifetimes;
+        let lifetime = Lifetime {
+            ttl: request.ttl.unwrap_or(lifetimes.running),
+            idle: request.idle_timeout,
+            ended: lifetimes.ended,
+        };
+        let name = sandbox_type.name();
+        let record = Record::new(identity, name, config, lifetime, request.listener);
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         let making = async move {
-            let _creation = creation;
-            let made = manager.make(record, sandbox_type, &registry).await;
+            let made = manager
+                .make(record, sandbox_type, &registry, creation)
+                .await;
             // Where nobody takes it, the handover deletes it.
             let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
         };
@@ -215,6 +241,7 @@ impl Manager {
         record: Arc<Record>,
         sandbox_type: Arc<SandboxType>,
         registry: &Registry,
+        creation: Creation,
     ) -> Result<Arc<Sandbox>, CreateError> {
         let failed = |step, source| CreateError::Backend {
             step,
@@ -253,13 +280,11 @@ impl Manager {
             if let Err(left) = sandbox.end().await {
                 tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
                 // Not forgotten: it is shown as an error, and can be deleted again.
-                self.sandboxes().by_id.insert(sandbox.id().into(), sandbox);
+                creation.end(sandbox);
             }
             return Err(failed("start", error));
         }
-        self.sandboxes()
-            .by_id
-            .insert(sandbox.id().into(), Arc::clone(&sandbox));
+        creation.end(Arc::clone(&sandbox));
         Ok(sandbox)
     }
 
@@ -271,6 +296,16 @@ impl Manager {
     /// Returns all sandboxes, by id.
     pub fn list(&self) -> Vec<Arc<Sandbox>> {
         self.sandboxes().by_id.values().cloned().collect()
+    }
+
+    /// Returns those that are wanted, by id.
+    pub fn find(&self, filter: &Filter) -> Vec<Arc<Sandbox>> {
+        let sandboxes = self.sandboxes();
+        let wanted = sandboxes
+            .by_id
+            .values()
+            .filter(|sandbox| filter.wants(sandbox));
+        wanted.cloned().collect()
     }
 
     /// Stops a sandbox and gives back everything that it holds.
@@ -380,7 +415,7 @@ impl Manager {
     async fn delete_all(&self) -> bool {
         loop {
             // Before the list: what is made from here on is counted, and seen the next time.
-            let creating = self.sandboxes().creating;
+            let creating = self.sandboxes().creating();
             let deletions = self.list().into_iter().map(|sandbox| {
                 let manager = self.clone();
                 async move {
@@ -463,22 +498,44 @@ impl Drop for Handover {
 }
 
 /// A creation that is under way; shutdown waits for it.
-struct Creation(Manager);
+struct Creation {
+    manager: Manager,
+    sandbox_type: String,
+    /// What it came to.
+    sandbox: Option<Arc<Sandbox>>,
+}
 
 impl Creation {
-    fn begin(manager: &Manager) -> Result<Self, CreateError> {
+    fn begin(manager: &Manager, sandbox_type: &str) -> Result<Self, CreateError> {
         let mut sandboxes = manager.sandboxes();
         if sandboxes.closed {
             return Err(CreateError::ShuttingDown);
         }
-        sandboxes.creating += 1;
+        sandboxes.check(&manager.0.config.limits, sandbox_type)?;
+        *sandboxes.creating.entry(sandbox_type.into()).or_default() += 1;
         drop(sandboxes);
-        Ok(Self(manager.clone()))
+        Ok(Self {
+            manager: manager.clone(),
+            sandbox_type: sandbox_type.into(),
+            sandbox: None,
+        })
+    }
+
+    /// Ends with a sandbox, which is there from now on.
+    fn end(mut self, sandbox: Arc<Sandbox>) {
+        self.sandbox = Some(sandbox);
     }
 }
 
 impl Drop for Creation {
     fn drop(&mut self) {
-        self.0.sandboxes().creating -= 1;
+        // At once: a sandbox is counted once, and never missed.
+        let mut sandboxes = self.manager.sandboxes();
+        if let Some(sandbox) = self.sandbox.take() {
+            sandboxes.by_id.insert(sandbox.id().into(), sandbox);
+        }
+        if let Some(count) = sandboxes.creating.get_mut(&self.sandbox_type) {
+            *count -= 1;
+        }
     }
 }

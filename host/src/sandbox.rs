@@ -6,7 +6,7 @@ mod files;
 mod record;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use boxyard_plugin_api::{
     ByteSource, Call, Command, CommandExit, CommandIo, Controls, Error, ErrorCode, Result,
@@ -28,8 +28,8 @@ use crate::{
 };
 
 pub use events::Event;
-pub(crate) use record::Record;
 pub use record::SandboxInfo;
+pub(crate) use record::{Lifetime, Record};
 pub use status::{Status, StatusError};
 
 /// How long after a command's own timeout the host ends the call itself.
@@ -79,6 +79,16 @@ impl Sandbox {
         }
     }
 
+    /// Returns the name that its owner gave it; empty for none.
+    pub fn name(&self) -> &str {
+        self.record.name()
+    }
+
+    /// Returns the labels that its owner gave it.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        self.record.labels()
+    }
+
     /// Returns its id.
     pub fn id(&self) -> &str {
         self.record.id()
@@ -97,6 +107,11 @@ impl Sandbox {
     /// Waits until its status is another than `known`, and returns it.
     pub async fn status_changed(&self, known: Status) -> Status {
         self.record.status_changed(known).await
+    }
+
+    /// Takes no more calls where its time is over; returns why it is.
+    pub(crate) fn expire(&self) -> Option<String> {
+        self.record.expire()
     }
 
     /// Returns what happened to it, oldest first.

@@ -17,6 +17,7 @@ mod conformance;
 mod docker;
 mod ending;
 mod files;
+mod keeping;
 mod lifecycle;
 mod loading;
 mod logs;

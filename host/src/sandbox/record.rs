@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use boxyard_plugin_api::{
@@ -57,6 +57,17 @@ pub struct SandboxInfo {
     pub available_tools: Vec<String>,
 }
 
+/// How long a sandbox lives. Clocks that are set do not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lifetime {
+    /// Since it was asked for.
+    pub(crate) ttl: Duration,
+    /// While nothing runs in it; as long as it likes where `None`.
+    pub(crate) idle: Option<Duration>,
+    /// Since it was stopped or failed.
+    pub(crate) ended: Duration,
+}
+
 /// What the host keeps of a sandbox, from before it is made until it is forgotten.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -66,6 +77,8 @@ pub(crate) struct Record {
     sandbox_type: String,
     config: Value,
     created_at: SystemTime,
+    born: Instant,
+    lifetime: Lifetime,
     status: watch::Sender<Status>,
     /// Told when the last call that was running ended.
     quiet: Notify,
@@ -81,6 +94,8 @@ struct Inner {
     state: Option<State>,
     /// Calls that are running.
     activities: usize,
+    /// When its status changed last, a call more or less included.
+    changed: Instant,
 }
 
 /// A call that is running: the sandbox is busy as long as one is.
@@ -105,15 +120,18 @@ impl Record {
         identity: SandboxIdentity,
         sandbox_type: &str,
         config: Value,
+        lifetime: Lifetime,
         listener: Option<UnboundedSender<Event>>,
     ) -> Arc<Self> {
-        let now = SystemTime::now();
+        let (now, born) = (SystemTime::now(), Instant::now());
         Arc::new_cyclic(|weak| Self {
             weak: weak.clone(),
             identity,
             sandbox_type: sandbox_type.into(),
             config,
             created_at: now,
+            born,
+            lifetime,
             status: watch::Sender::new(Status::Initializing),
             quiet: Notify::new(),
             inner: Mutex::new(Inner {
@@ -122,12 +140,21 @@ impl Record {
                 events: Events::new(listener),
                 state: None,
                 activities: 0,
+                changed: born,
             }),
         })
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.identity.id
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.identity.labels
     }
 
     pub(crate) fn config(&self) -> &Value {
@@ -204,6 +231,36 @@ impl Record {
         self.set_status(Status::Error, &mut inner);
     }
 
+    /// Takes no more calls where the sandbox's time is over; returns why it is.
+    pub(super) fn expire(&self) -> Option<String> {
+        let mut inner = self.inner();
+        let (status, unchanged) = (self.status(), inner.changed.elapsed());
+        let Lifetime { ttl, idle, ended } = self.lifetime;
+        let reason = match status {
+            Status::Stopped | Status::Error if unchanged >= ended => {
+                format!("it was {status} for {}", humantime::format_duration(ended))
+            }
+            Status::Running | Status::Idle | Status::Busy if self.born.elapsed() >= ttl => {
+                format!("it lived for {}", humantime::format_duration(ttl))
+            }
+            Status::Running => match idle {
+                Some(idle) if unchanged >= idle => {
+                    format!("nothing ran in it for {}", humantime::format_duration(idle))
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        inner.metadata.insert("expired".into(), json!(reason));
+        inner
+            .events
+            .push("expired".into(), json!({ "reason": reason }));
+        if status.takes_calls() {
+            self.set_status(Status::Stopping, &mut inner);
+        }
+        Some(reason)
+    }
+
     /// Counts one more call that is running.
     ///
     /// # Errors
@@ -213,14 +270,16 @@ impl Record {
         let mut inner = self.inner();
         let status = self.status();
         if !status.takes_calls() {
-            let why = inner.metadata.get("error").and_then(Value::as_str);
-            return Err(Error::failed_precondition(match why {
-                Some(why) => format!("sandbox {} is {status}: {why}", self.id()),
-                None => format!(
-                    "sandbox {} is {status}: expected it to be running",
-                    self.id()
-                ),
-            }));
+            let why = ["error", "expired"].map(|key| inner.metadata.get(key)?.as_str());
+            return Err(Error::failed_precondition(
+                match why.into_iter().flatten().next() {
+                    Some(why) => format!("sandbox {} is {status}: {why}", self.id()),
+                    None => format!(
+                        "sandbox {} is {status}: expected it to be running",
+                        self.id()
+                    ),
+                },
+            ));
         }
         inner.activities += 1;
         if status != Status::Busy {
@@ -276,6 +335,7 @@ impl Record {
 
     fn set_status(&self, status: Status, inner: &mut Inner) {
         inner.updated_at = SystemTime::now();
+        inner.changed = Instant::now();
         let before = self.status.send_replace(status);
         // A command more or less is no history.
         if before != status && !(before.takes_calls() && status.takes_calls()) {
@@ -342,7 +402,13 @@ mod tests {
     use super::*;
 
     fn record() -> Arc<Record> {
-        Record::new(SandboxIdentity::new("s", "", ""), "test", json!({}), None)
+        let identity = SandboxIdentity::new("s", "", "");
+        let lifetime = Lifetime {
+            ttl: Duration::MAX,
+            idle: None,
+            ended: Duration::MAX,
+        };
+        Record::new(identity, "test", json!({}), lifetime, None)
     }
 
     #[test]
