@@ -196,9 +196,9 @@ fn run(test: &PluginTest, arguments: &Arguments) -> Result<Conclusion> {
     let seed = options.seed;
     let session = Arc::new(block_on(Session::new(options))??);
     let notes = Arc::new(Mutex::new(Vec::new()));
-    let noted = notes.clone();
+    let (noted, running) = (notes.clone(), session.clone());
     let one = move |case: &Case| {
-        let report = block_on(session.run_case(case)).and_then(|report| report);
+        let report = block_on(running.run_case(case)).and_then(|report| report);
         let report = report.map_err(|error| format!("{error:#}"))?;
         if let Some(note) = note(&report) {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,6 +207,7 @@ fn run(test: &PluginTest, arguments: &Arguments) -> Result<Conclusion> {
         outcome(&report, seed)
     };
     let conclusion = libtest_mimic::run(arguments, trials(&one));
+    block_on(session.sweep())?;
     for note in &*notes.lock().unwrap_or_else(PoisonError::into_inner) {
         writeln!(io::stderr(), "{note}")?;
     }

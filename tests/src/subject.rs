@@ -60,6 +60,7 @@ pub struct Offered {
 pub struct Subject {
     target: Target,
     seed: u64,
+    lease: String,
     /// This process as it was before the plugin was loaded.
     before: ProcessState,
     /// How long loading it took.
@@ -80,7 +81,7 @@ impl Subject {
     /// There is no plugin at all, or no place to put one; that it is refused is in its report.
     pub async fn load(target: Target, seed: u64, place: Place) -> Result<Self> {
         log::keep();
-        let Place { root, cache } = place;
+        let Place { root, cache, lease } = place;
         let captured = Captured::default();
         let config = config(&target, root.path(), cache)?;
         let before = ProcessState::now()?;
@@ -93,6 +94,7 @@ impl Subject {
         Ok(Self {
             target,
             seed,
+            lease,
             before,
             loading,
             root,
@@ -119,6 +121,24 @@ impl Subject {
     /// What everything random in the case comes from.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// The lease of the host that the case is.
+    pub(crate) fn lease(&self) -> String {
+        leases(&self.lease)[0].clone()
+    }
+
+    /// The lease of a host that is dead.
+    pub(crate) fn dead_lease(&self) -> String {
+        leases(&self.lease)[1].clone()
+    }
+
+    /// Removes what is left of cases that are over.
+    pub(crate) async fn sweep(&self, cases: &[String]) -> Result<()> {
+        let all = cases.iter().flat_map(|lease| leases(lease));
+        let request = SweepRequest::new("conformance", all);
+        self.sandbox_type()?.sweep(&request, call()).await?;
+        Ok(())
     }
 
     pub(crate) fn before(&self) -> &ProcessState {
@@ -214,7 +234,7 @@ impl Subject {
     /// A sandbox that was made and not started.
     pub(crate) async fn created(&self) -> Outcome<Live> {
         let config = self.config()?;
-        Ok(Live::create(self.sandbox_type()?, &config, Live::LEASE).await?)
+        Ok(Live::create(self.sandbox_type()?, &config, &self.lease()).await?)
     }
 
     /// Ends the host, as every host ends.
@@ -235,6 +255,13 @@ pub struct Place {
     pub root: TempDir,
     /// For the private copies of plugins, which all cases of a run share.
     pub cache: PathBuf,
+    /// What its leases are named by: nobody else's, for other cases run on the same engine.
+    pub lease: String,
+}
+
+/// The leases of a case: of the host that lives, and of one that is dead.
+fn leases(lease: &str) -> [String; 2] {
+    [lease.into(), format!("{lease}-dead")]
 }
 
 /// A host with this plugin alone, and everything it writes under `root`.

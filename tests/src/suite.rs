@@ -28,6 +28,8 @@ use crate::{
 pub const CASE_ARGUMENT: &str = "--boxyard-case";
 /// The case that asks a plugin what it offers; not one of the contract's.
 const DESCRIBE: &str = "describe";
+/// The case that removes what others left; not one of the contract's.
+const SWEEP: &str = "sweep";
 
 /// What is run, and how.
 #[derive(Clone, Debug)]
@@ -54,6 +56,11 @@ struct Assignment {
     seed: u64,
     /// Where private copies of plugins are.
     cache: PathBuf,
+    /// What its leases are named by.
+    lease: String,
+    /// What the leases of cases that are over are named by.
+    #[serde(default)]
+    over: Vec<String>,
     /// Where the verdict goes; what the plugin prints goes elsewhere.
     answer: PathBuf,
 }
@@ -103,6 +110,7 @@ pub async fn run(options: &Options, mut tell: impl FnMut(Progress<'_>)) -> Resul
             Err(error) => failure = failure.or(Some(error)),
         }
     }
+    session.sweep().await;
     if let Some(error) = failure {
         return Err(error);
     }
@@ -147,6 +155,8 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Case>> {
 #[derive(Debug)]
 pub struct Session {
     options: Options,
+    /// Tells what it makes from what others make.
+    run: u32,
     /// What no sandbox, log or document may have.
     secret: String,
     plugin: PluginSummary,
@@ -173,6 +183,7 @@ impl Session {
                 api_version: inspected.manifest.api_version,
                 sandbox_type: options.target.sandbox_type.clone(),
             },
+            run: fastrand::u32(..),
             secret: format!("secret-{:016x}", fastrand::u64(..)),
             isolation: Isolation::new(&options.target.plugin)?,
             options,
@@ -183,7 +194,8 @@ impl Session {
     }
 
     async fn describe(&self) -> Result<Offered, String> {
-        let (answer, ended) = match self.process(DESCRIBE, Case::DEADLINE).await {
+        let described = self.process(DESCRIBE, Case::DEADLINE, Vec::new());
+        let (answer, ended) = match described.await {
             Ok(both) => both,
             Err(error) => return Err(format!("{error:#}")),
         };
@@ -224,7 +236,7 @@ impl Session {
     }
 
     async fn verdict(&self, case: &Case) -> Result<(Verdict, String)> {
-        let (answer, ended) = self.process(case.id, case.deadline).await?;
+        let (answer, ended) = self.process(case.id, case.deadline, Vec::new()).await?;
         Ok(match answer {
             Some(answer) if answer.verdict == Verdict::Passed => {
                 if case.leaves_nothing && !ended.left.is_empty() {
@@ -252,7 +264,34 @@ impl Session {
         })
     }
 
-    async fn process(&self, case: &str, limit: Duration) -> Result<(Option<Answer>, Ended)> {
+    /// Removes what cases left on an engine, as the next host of a machine does: those that were
+    /// killed, and those that end before their plugin is through with it.
+    pub async fn sweep(&self) {
+        let offered = self.offered.as_ref().ok();
+        let offered = offered.and_then(|offered| under_test(offered, &self.options.target));
+        if offered.is_some_and(|offered| declares(offered, "sweep")) {
+            let over = cases::all().map(|case| self.lease(case.id)).collect();
+            // Whether a plugin sweeps is the business of a case.
+            let _ = self.process(SWEEP, Case::DEADLINE, over).await;
+        }
+    }
+
+    /// Returns what the leases of a case are named by. Short: paths of sockets may have it.
+    fn lease(&self, case: &str) -> String {
+        let number = cases::all().position(|known| known.id == case);
+        format!(
+            "{:08x}-{}",
+            self.run,
+            number.unwrap_or(usize::from(u8::MAX))
+        )
+    }
+
+    async fn process(
+        &self,
+        case: &str,
+        limit: Duration,
+        over: Vec<String>,
+    ) -> Result<(Option<Answer>, Ended)> {
         let place = self.isolation.place()?;
         let answer = place.path().join("answer.json");
         let assignment = Assignment {
@@ -263,6 +302,8 @@ impl Session {
             },
             seed: self.options.seed,
             cache: self.isolation.cache(),
+            lease: self.lease(case),
+            over,
             answer: answer.clone(),
         };
         let argv = vec![
@@ -298,12 +339,7 @@ fn excluded(
             ));
         }
     };
-    let mut types = offered.sandbox_types.iter();
-    let sandbox_type = match &target.sandbox_type {
-        Some(wanted) => types.find(|known| known.name == *wanted),
-        None => types.next(),
-    };
-    let reason = match (case.needs, sandbox_type) {
+    let reason = match (case.needs, under_test(offered, target)) {
         (Needs::Library, _) => return None,
         (Needs::Tool, _) if offered.tools.is_empty() => "the plugin has no tool".into(),
         (Needs::Tool, _) => return None,
@@ -332,6 +368,15 @@ fn excluded(
         (Needs::AtLeast(_), Some(_)) => return None,
     };
     Some((reason, true))
+}
+
+/// Returns the sandbox type under test.
+fn under_test<'a>(offered: &'a Offered, target: &Target) -> Option<&'a SandboxTypeDescriptor> {
+    let mut types = offered.sandbox_types.iter();
+    match &target.sandbox_type {
+        Some(wanted) => types.find(|known| known.name == *wanted),
+        None => types.next(),
+    }
 }
 
 fn declares(sandbox_type: &SandboxTypeDescriptor, capability: &str) -> bool {
@@ -408,12 +453,14 @@ async fn answer(assignment: &Assignment) -> Result<Option<Offered>, Finding> {
     let place = Place {
         root,
         cache: assignment.cache.clone(),
+        lease: assignment.lease.clone(),
     };
     let subject = Subject::load(assignment.target.clone(), assignment.seed, place).await?;
-    let Some(case) = case else {
-        return Ok(Some(subject.offered()?));
-    };
-    (case.run)(subject).await?;
+    match case {
+        Some(case) => (case.run)(subject).await?,
+        None if assignment.case == SWEEP => subject.sweep(&assignment.over).await?,
+        None => return Ok(Some(subject.offered()?)),
+    }
     Ok(None)
 }
 

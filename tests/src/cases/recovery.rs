@@ -32,7 +32,7 @@ async fn garbage(subject: Subject) -> Outcome {
         json!([1, 2]),
     ] {
         let state = State::new(1, &data)?;
-        let (services, _identity, _told) = services(Live::LEASE);
+        let (services, _identity, _told) = services(&subject.lease());
         let found = subject
             .sandbox_type()?
             .recover(&state, services, call())
@@ -49,7 +49,7 @@ async fn garbage(subject: Subject) -> Outcome {
 
 /// A sandbox that waits for a later host, and what that has of it.
 async fn lingering(subject: &Subject) -> Outcome<(Live, State)> {
-    let mut identity = identity(Live::LEASE);
+    let mut identity = identity(&subject.lease());
     identity.linger_ms = 60_000;
     let config = subject.config()?;
     let live = Live::create_as(subject.sandbox_type()?, &config, identity).await?;
@@ -118,13 +118,8 @@ async fn state_is_saved(subject: Subject) -> Outcome {
     live.close().await
 }
 
-/// The lease of a host that is dead; nobody else's, for other cases run on the same engine.
-fn dead() -> String {
-    format!("lease-dead-{}", std::process::id())
-}
-
-fn request(known: &[&Live], grace_ms: u64) -> SweepRequest {
-    SweepRequest::new("conformance", [dead()])
+fn request(subject: &Subject, known: &[&Live], grace_ms: u64) -> SweepRequest {
+    SweepRequest::new("conformance", [subject.dead_lease()])
         .known(known.iter().map(|live| &live.identity.id))
         .grace_ms(grace_ms)
 }
@@ -149,12 +144,12 @@ async fn works(subject: &Subject, live: &Live, what: &str) -> Outcome {
 
 async fn sweep_spares(subject: Subject) -> Outcome {
     let (alive, known) = (
-        of_lease(&subject, Live::LEASE).await?,
-        of_lease(&subject, &dead()).await?,
+        of_lease(&subject, &subject.lease()).await?,
+        of_lease(&subject, &subject.dead_lease()).await?,
     );
     let swept = subject
         .sandbox_type()?
-        .sweep(&request(&[&known], 0), call())
+        .sweep(&request(&subject, &[&known], 0), call())
         .await?;
     check_eq!(swept.removed, Vec::<String>::new(), "what was removed");
     works(&subject, &alive, "a sandbox of a host that lives").await?;
@@ -164,7 +159,7 @@ async fn sweep_spares(subject: Subject) -> Outcome {
 }
 
 async fn sweep_removes(subject: Subject) -> Outcome {
-    let orphan = of_lease(&subject, &dead()).await?;
+    let orphan = of_lease(&subject, &subject.dead_lease()).await?;
     let id = orphan.identity.id.clone();
     // As a host that dies leaves it: nobody tells the plugin, which would remove it by itself.
     std::mem::forget(orphan);
@@ -172,7 +167,7 @@ async fn sweep_removes(subject: Subject) -> Outcome {
     loop {
         let swept = subject
             .sandbox_type()?
-            .sweep(&request(&[], 0), call())
+            .sweep(&request(&subject, &[], 0), call())
             .await?;
         if swept.removed.contains(&id) {
             break;
@@ -185,18 +180,18 @@ async fn sweep_removes(subject: Subject) -> Outcome {
     }
     let again = subject
         .sandbox_type()?
-        .sweep(&request(&[], 0), call())
+        .sweep(&request(&subject, &[], 0), call())
         .await?;
     check!(!again.removed.contains(&id), "an orphan was removed twice");
     Ok(())
 }
 
 async fn sweep_keeps_young(subject: Subject) -> Outcome {
-    let orphan = of_lease(&subject, &dead()).await?;
+    let orphan = of_lease(&subject, &subject.dead_lease()).await?;
     let id = orphan.identity.id.clone();
     let swept = subject
         .sandbox_type()?
-        .sweep(&request(&[], 3_600_000), call())
+        .sweep(&request(&subject, &[], 3_600_000), call())
         .await?;
     check!(
         !swept.removed.contains(&id),
@@ -209,7 +204,7 @@ async fn sweep_keeps_young(subject: Subject) -> Outcome {
 async fn sweep_nothing(subject: Subject) -> Outcome {
     let swept = subject
         .sandbox_type()?
-        .sweep(&request(&[], 0), call())
+        .sweep(&request(&subject, &[], 0), call())
         .await?;
     check_eq!(
         swept.removed,
@@ -222,7 +217,7 @@ async fn sweep_nothing(subject: Subject) -> Outcome {
 async fn sweep_undeclared(subject: Subject) -> Outcome {
     let swept = subject
         .sandbox_type()?
-        .sweep(&request(&[], 0), call())
+        .sweep(&request(&subject, &[], 0), call())
         .await;
     let code = swept
         .map(|swept| swept.removed.len())

@@ -120,9 +120,6 @@ pub(crate) fn services_for(
 }
 
 impl Live {
-    /// The lease of a host that lives.
-    pub(crate) const LEASE: &'static str = "lease-alive";
-
     /// Makes a sandbox from a configuration that was checked.
     pub(crate) async fn create(
         sandbox_type: &SandboxTypeObject,
