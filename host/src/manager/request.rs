@@ -21,7 +21,7 @@ pub struct CreateRequest {
     pub labels: BTreeMap<String, String>,
     /// How long it lives; as long as the configuration says where `None`.
     pub ttl: Option<Duration>,
-    /// How long it lives while nothing runs in it; no less than ever where `None`.
+    /// How long it lives while nothing runs in it; that is no matter where `None`.
     pub idle_timeout: Option<Duration>,
     /// Who hears of each of its events as it happens, from before it is there.
     pub listener: Option<UnboundedSender<Event>>,
