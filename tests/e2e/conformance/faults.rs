@@ -336,7 +336,7 @@ async fn every_bad_plugin_is_caught_by_the_case_that_should() -> Result<()> {
     let asked = Asked::new();
     let plugins = Plugins::new()?;
     let found: Vec<_> = stream::iter(plugins.trials(&asked)?)
-        .map(async |trial| (trial.failures(&trial.only).await, trial))
+        .map(|trial| async move { (trial.failures(&trial.only).await, trial) })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
