@@ -124,19 +124,19 @@ impl Subject {
     }
 
     /// The lease of the host that the case is.
-    pub(crate) fn lease(&self) -> String {
-        leases(&self.lease)[0].clone()
+    pub(crate) fn lease(&self) -> &str {
+        &self.lease
     }
 
     /// The lease of a host that is dead.
     pub(crate) fn dead_lease(&self) -> String {
-        leases(&self.lease)[1].clone()
+        dead(&self.lease)
     }
 
     /// Removes what is left of cases that are over.
     pub(crate) async fn sweep(&self, cases: &[String]) -> Result<()> {
-        let all = cases.iter().flat_map(|lease| leases(lease));
-        let request = SweepRequest::new("conformance", all);
+        let leases = cases.iter().flat_map(|lease| [lease.clone(), dead(lease)]);
+        let request = SweepRequest::new("conformance", leases);
         self.sandbox_type()?.sweep(&request, call()).await?;
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Subject {
     /// A sandbox that was made and not started.
     pub(crate) async fn created(&self) -> Outcome<Live> {
         let config = self.config()?;
-        Ok(Live::create(self.sandbox_type()?, &config, &self.lease()).await?)
+        Ok(Live::create(self.sandbox_type()?, &config, self.lease()).await?)
     }
 
     /// Ends the host, as every host ends.
@@ -255,13 +255,13 @@ pub struct Place {
     pub root: TempDir,
     /// For the private copies of plugins, which all cases of a run share.
     pub cache: PathBuf,
-    /// What its leases are named by: nobody else's, for other cases run on the same engine.
+    /// The lease of the host that the case is: nobody else's, for others run on the same engine.
     pub lease: String,
 }
 
-/// The leases of a case: of the host that lives, and of one that is dead.
-fn leases(lease: &str) -> [String; 2] {
-    [lease.into(), format!("{lease}-dead")]
+/// The lease of a host that is dead, in the case whose own lease this is.
+fn dead(lease: &str) -> String {
+    format!("{lease}-dead")
 }
 
 /// A host with this plugin alone, and everything it writes under `root`.

@@ -56,9 +56,9 @@ struct Assignment {
     seed: u64,
     /// Where private copies of plugins are.
     cache: PathBuf,
-    /// What its leases are named by.
+    /// The lease of the host that it is.
     lease: String,
-    /// What the leases of cases that are over are named by.
+    /// The leases of cases that are over.
     #[serde(default)]
     over: Vec<String>,
     /// Where the verdict goes; what the plugin prints goes elsewhere.
@@ -276,7 +276,7 @@ impl Session {
         }
     }
 
-    /// Returns what the leases of a case are named by. Short: paths of sockets may have it.
+    /// Returns the lease of a case. Short: paths of sockets may have it.
     fn lease(&self, case: &str) -> String {
         let number = cases::all().position(|known| known.id == case);
         format!(

@@ -63,7 +63,7 @@ async fn wrong_type(subject: Subject) -> Outcome {
 
 /// The code is asked past the schema, as a host of another version may do.
 async fn refused_by_code(subject: &Subject, config: &Value) -> Outcome {
-    let made = Live::create(subject.sandbox_type()?, config, &subject.lease()).await;
+    let made = Live::create(subject.sandbox_type()?, config, subject.lease()).await;
     match made {
         Ok(live) => {
             live.close().await?;

@@ -175,7 +175,7 @@ async fn cancelled_create(subject: Subject) -> Outcome {
     let before = super::paths_below(&subject.data_dir()?)?;
     let controller = CallController::new(0);
     controller.cancel();
-    let (services, _identity, _told) = crate::subject::services(&subject.lease());
+    let (services, _identity, _told) = crate::subject::services(subject.lease());
     let config = subject.config()?;
     let made = subject
         .sandbox_type()?

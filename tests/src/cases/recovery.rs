@@ -32,7 +32,7 @@ async fn garbage(subject: Subject) -> Outcome {
         json!([1, 2]),
     ] {
         let state = State::new(1, &data)?;
-        let (services, _identity, _told) = services(&subject.lease());
+        let (services, _identity, _told) = services(subject.lease());
         let found = subject
             .sandbox_type()?
             .recover(&state, services, call())
@@ -49,7 +49,7 @@ async fn garbage(subject: Subject) -> Outcome {
 
 /// A sandbox that waits for a later host, and what that has of it.
 async fn lingering(subject: &Subject) -> Outcome<(Live, State)> {
-    let mut identity = identity(&subject.lease());
+    let mut identity = identity(subject.lease());
     identity.linger_ms = 60_000;
     let config = subject.config()?;
     let live = Live::create_as(subject.sandbox_type()?, &config, identity).await?;
@@ -144,7 +144,7 @@ async fn works(subject: &Subject, live: &Live, what: &str) -> Outcome {
 
 async fn sweep_spares(subject: Subject) -> Outcome {
     let (alive, known) = (
-        of_lease(&subject, &subject.lease()).await?,
+        of_lease(&subject, subject.lease()).await?,
         of_lease(&subject, &subject.dead_lease()).await?,
     );
     let swept = subject
