@@ -14,7 +14,7 @@ use std::{
 use boxyard_host::{CreateError, Error, ErrorCode};
 use serde_json::{Value, json};
 
-use super::{Dock, IMAGE, engine, leave_out, private::Private};
+use super::{Dock, IMAGE, WITHOUT, engine, leave_out, private::Private};
 use crate::world::{bounded, run};
 
 /// How long anything may take that must come.
@@ -56,7 +56,7 @@ impl Registry {
             Ok(process) => process,
             Err(error) => {
                 let why = format!("docker-registry: {error}");
-                leave_out("an engine whose disk is full", &why);
+                leave_out(WITHOUT, "an engine whose disk is full", &why);
                 return None;
             }
         };

@@ -2,7 +2,7 @@
 //! its own, so that nothing else on the machine is touched.
 
 use std::{
-    env, fs,
+    fs,
     io::Write,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -18,11 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{IMAGE, PLUGIN, text};
-use crate::{
-    skip,
-    world::{bounded, object, run},
-};
+use super::{IMAGE, PLUGIN, WITHOUT, leave_out, text};
+use crate::world::{bounded, object, run};
 
 /// How long Podman may take to answer, and to end.
 const START: Duration = Duration::from_secs(30);
@@ -46,11 +43,15 @@ impl Drop for Podman {
 impl Podman {
     /// Starts one that has the image; `None` where there is no Podman, or no image to give it.
     fn start() -> Option<Self> {
+        let left_out = |without, why: &str| {
+            leave_out(without, "the docker plugin on Podman", why);
+            None
+        };
         let image = Process::new("docker").args(["save", IMAGE]).output();
         let image = match image {
             Ok(output) if output.status.success() => output.stdout,
-            Ok(output) => return left_out("BOXYARD_WITHOUT_DOCKER", &text(&output.stderr)),
-            Err(error) => return left_out("BOXYARD_WITHOUT_DOCKER", &format!("docker: {error}")),
+            Ok(output) => return left_out(WITHOUT, &text(&output.stderr)),
+            Err(error) => return left_out(WITHOUT, &format!("docker: {error}")),
         };
         if let Err(error) = Process::new("podman").arg("--version").output() {
             return left_out("BOXYARD_WITHOUT_PODMAN", &format!("podman: {error}"));
@@ -157,21 +158,6 @@ impl Podman {
         }
         Ok(())
     }
-}
-
-/// Says that there is no test, where that may be.
-fn left_out(variable: &str, why: &str) -> Option<Podman> {
-    if env::var_os(variable).is_some_and(|value| value == "1") {
-        let mut stderr = std::io::stderr();
-        writeln!(
-            stderr,
-            "SKIPPED ({variable}=1): the docker plugin on Podman: {why}"
-        )
-        .unwrap();
-    } else {
-        skip("the docker plugin on Podman", why).unwrap();
-    }
-    None
 }
 
 /// What lets Podman work wherever a docker engine does.

@@ -16,7 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{IMAGE, docker, engine, leave_out};
+use super::{IMAGE, WITHOUT, docker, engine, leave_out};
 
 /// How long an engine may take to come or to go.
 const BOUND: Duration = Duration::from_secs(60);
@@ -66,12 +66,12 @@ impl Private {
 
     fn on_disk(options: &'static [&'static str], bytes: Option<u64>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            leave_out("an engine of its own", "this needs root");
+            leave_out(WITHOUT, "an engine of its own", "this needs root");
             return None;
         }
         let found = engine(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
         if let Err(why) = found {
-            leave_out("an engine of its own", &why);
+            leave_out(WITHOUT, "an engine of its own", &why);
             return None;
         }
         // Short: a socket's address is.
@@ -92,7 +92,7 @@ impl Private {
             assert!(mounted.unwrap().success(), "no small disk can be mounted");
         }
         if let Err(why) = private.run() {
-            leave_out("an engine of its own", &why);
+            leave_out(WITHOUT, "an engine of its own", &why);
             return None;
         }
         let image = private.path("image.tar");
