@@ -3,10 +3,13 @@
 mod completions;
 mod config;
 mod external;
+mod key;
 mod new;
 mod output;
 mod plugins;
+mod remote;
 mod run;
+mod serve;
 mod types;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
@@ -79,6 +82,15 @@ enum Verb {
     Types(types::TypesArgs),
     /// Create a sandbox, run a command or a tool in it, and delete it.
     Run(Box<run::RunArgs>),
+    /// Serve sandboxes over HTTP.
+    Serve(serve::ServeArgs),
+    /// List the sandboxes of a running server.
+    Ps(remote::PsArgs),
+    /// Delete sandboxes of a running server.
+    Rm(remote::RmArgs),
+    /// Make API keys for a server.
+    #[command(subcommand)]
+    Key(key::KeyVerb),
     /// Make the project of a new plugin.
     #[command(subcommand)]
     New(new::NewVerb),
@@ -161,6 +173,10 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Completions(args) => completions::run(&args),
         Verb::External(words) => external::run(&words),
         Verb::Config(verb) => config::run(&verb, &global),
+        Verb::Key(verb) => key::run(&verb),
+        Verb::Ps(args) => remote::ps(&args),
+        Verb::Rm(args) => remote::rm(&args),
+        Verb::Serve(args) => on_threads(serve::run(args, global.prepare()?)),
         Verb::New(verb) => new::run(verb),
         Verb::Plugins(verb) => plugins::run(verb, &global),
         Verb::Types(args) => on_runtime(types::run(args, global.prepare()?)),
@@ -170,9 +186,19 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
 
 /// Runs a verb that needs a host.
 fn on_runtime(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    run_on(runtime::Builder::new_current_thread(), work)
+}
+
+/// Runs a verb that has many clients.
+fn on_threads(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    run_on(runtime::Builder::new_multi_thread(), work)
+}
+
+fn run_on(
+    mut runtime: runtime::Builder,
+    work: impl Future<Output = Result<u8, Failure>>,
+) -> Result<u8, Failure> {
+    let runtime = runtime.enable_all().build()?;
     let ended = runtime.block_on(work);
     // A thread that still waits to read standard input or to write to a full pipe is left behind.
     runtime.shutdown_timeout(Duration::ZERO);

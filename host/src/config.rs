@@ -7,12 +7,18 @@ use std::{
     time::Duration,
 };
 
+use boxyard_plugin_api::Isolation;
 use etcetera::{BaseStrategy, base_strategy::Xdg};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::schema::{Schema, SchemaError};
+use crate::{
+    http::HttpConfig,
+    pool::PoolSpec,
+    schema::{Schema, SchemaError},
+    tool::Language,
+};
 
 /// How a host is configured; the keys of `boxyard.toml`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -40,6 +46,16 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// How many there may be.
     pub limits: Limits,
+    /// The least isolation that a sandbox type must have; `serve` asks for `container` where it is
+    /// left out, `run` for none.
+    #[schemars(with = "Option<String>")]
+    pub min_isolation: Option<Isolation>,
+    /// How `serve` is reached.
+    pub http: HttpConfig,
+    /// Pools that `serve` keeps filled, by name.
+    pub pools: BTreeMap<String, PoolSpec>,
+    /// Languages of `multi_code_executor` beside those that every host has, by name.
+    pub languages: BTreeMap<String, Language>,
     /// What holds for single plugins, by plugin name.
     pub plugins: BTreeMap<String, PluginConfig>,
 }
@@ -58,6 +74,10 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             lifetimes: Lifetimes::default(),
             limits: Limits::default(),
+            min_isolation: None,
+            http: HttpConfig::default(),
+            pools: BTreeMap::new(),
+            languages: BTreeMap::new(),
             plugins: BTreeMap::new(),
         }
     }
@@ -153,19 +173,19 @@ pub struct Limits {
 }
 
 /// Durations as configuration files spell them.
-mod duration {
+pub(crate) mod duration {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         value: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*value))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         super::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
@@ -273,6 +293,7 @@ impl Config {
 
     /// Checks what a schema cannot: requirements, hashes.
     fn validate(&self) -> Result<(), String> {
+        self.http.validate()?;
         for (name, plugin) in &self.plugins {
             if let Some(requirement) = &plugin.version {
                 semver::VersionReq::parse(requirement).map_err(|error| {
@@ -288,6 +309,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Returns the least isolation that a sandbox type must have.
+    pub fn min_isolation(&self) -> Isolation {
+        self.min_isolation.unwrap_or(Isolation::None)
     }
 
     /// Returns the file that is read when none is named: the user's, else the system's.

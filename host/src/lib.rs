@@ -26,10 +26,12 @@ pub mod cli;
 pub mod config;
 pub mod exit;
 mod host;
+pub mod http;
 mod lease;
 mod manager;
 mod output;
 pub mod plugin;
+mod pool;
 mod registry;
 mod sandbox;
 mod schema;
@@ -44,10 +46,11 @@ pub use boxyard_plugin_api::{
 
 pub use config::{Config, Lifetimes, Limits, PluginConfig, Timeouts};
 pub use host::{Host, StartError};
-pub use manager::{CreateError, CreateRequest, DeleteError, Filter, Manager};
+pub use manager::{CreateError, CreatePoolError, CreateRequest, DeleteError, Filter, Manager};
 pub use output::CommandResult;
 pub use plugin::{PluginReport, PluginStatus};
+pub use pool::{Lent, Pool, PoolError, PoolSpec, PoolStats, Reuse};
 pub use registry::{Registry, SandboxType, UnknownType};
 pub use sandbox::{Event, Sandbox, SandboxInfo, Status, StatusError};
 pub use schema::{Problem, SchemaError};
-pub use tool::{Tool, ToolError, ToolResult, ToolStatus};
+pub use tool::{Language, Tool, ToolError, ToolResult, ToolStatus};

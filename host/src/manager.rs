@@ -1,5 +1,6 @@
 //! The manager: creates sandboxes, finds them, deletes them, and sweeps what dead hosts left.
 
+mod pools;
 mod reaper;
 mod request;
 
@@ -7,11 +8,13 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
-use boxyard_plugin_api::{Error, ErrorCode, SandboxIdentity, SweepRequest, canonical_type_name};
+use boxyard_plugin_api::{
+    Error, ErrorCode, Isolation, SandboxIdentity, SweepRequest, canonical_type_name,
+};
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -20,11 +23,14 @@ use tracing::Instrument;
 use crate::{
     config::{Config, Limits},
     lease::{self, FreeLease, Lease},
+    pool::Pool,
     registry::{Registry, SandboxType, UnknownType},
     sandbox::{Lifetime, Record, Sandbox, clean_up_remains},
     schema::SchemaError,
 };
 
+pub use pools::CreatePoolError;
+pub(crate) use request::ToolsConfig;
 pub use request::{CreateRequest, Filter};
 
 /// Why no sandbox was made.
@@ -38,6 +44,18 @@ pub enum CreateError {
     /// The configuration does not fit the type.
     #[error(transparent)]
     Config(#[from] SchemaError),
+    /// The type isolates less than is asked for.
+    #[error(
+        "`{sandbox_type}` has isolation `{found}`, and the host asks for `{expected}` or better: use another type, or allow it with `min_isolation` or `--allow-isolation {found}`"
+    )]
+    Isolation {
+        /// The type.
+        sandbox_type: String,
+        /// What it has.
+        found: Isolation,
+        /// What the host asks for.
+        expected: Isolation,
+    },
     /// There are as many as there may be.
     #[error(
         "{found} {what}, and `limits.{limit}` allows no more: try again once one is gone, or raise it"
@@ -102,6 +120,17 @@ struct Inner {
     lease: Lease,
     registry: RwLock<Arc<Registry>>,
     sandboxes: Mutex<Sandboxes>,
+    pools: Mutex<BTreeMap<String, Arc<Pool>>>,
+}
+
+/// A manager that may be gone.
+#[derive(Clone)]
+pub(crate) struct WeakManager(Weak<Inner>);
+
+impl WeakManager {
+    pub(crate) fn upgrade(&self) -> Option<Manager> {
+        self.0.upgrade().map(Manager)
+    }
 }
 
 #[derive(Default)]
@@ -166,9 +195,14 @@ impl Manager {
             lease,
             registry: RwLock::new(registry),
             sandboxes: Mutex::default(),
+            pools: Mutex::default(),
         }));
         reaper::run(&manager);
         Ok(manager)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager(Arc::downgrade(&self.0))
     }
 
     /// Returns the sandbox types and tools that are offered now.
@@ -202,7 +236,20 @@ impl Manager {
     pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, CreateError> {
         let registry = self.registry();
         let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
-        let config = sandbox_type.check_config(Value::Object(request.config))?;
+        let mut config = request.config;
+        let tools = match config.remove("tools_config") {
+            None => None,
+            Some(tools) => Some(ToolsConfig::read(tools)?),
+        };
+        let config = sandbox_type.check_config(Value::Object(config))?;
+        let (found, expected) = (sandbox_type.isolation(), self.0.config.min_isolation());
+        if found < expected {
+            return Err(CreateError::Isolation {
+                sandbox_type: sandbox_type.name().into(),
+                found,
+                expected,
+            });
+        }
         let creation = Creation::begin(self, sandbox_type.name())?;
         let lease = self.0.lease.id();
         // It does not linger: nothing is kept of a sandbox, that a later host could find it by.
@@ -220,7 +267,7 @@ impl Manager {
             ended: lifetimes.ended,
         };
         let name = sandbox_type.name();
-        let record = Record::new(identity, name, config, lifetime, request.listener);
+        let record = Record::new(identity, name, config, tools, lifetime, request.listener);
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         let making = async move {
@@ -267,13 +314,12 @@ impl Manager {
                 return Err(failed("create", error));
             }
         };
-        let max_output_bytes = self.0.config.max_output_bytes;
         let sandbox = Sandbox::new(
             record,
             instance,
             Arc::clone(&sandbox_type),
             registry,
-            max_output_bytes,
+            Arc::clone(&self.0.config),
         );
         let sandbox = Arc::new(sandbox);
         if let Err(error) = sandbox.start().await {
@@ -319,6 +365,9 @@ impl Manager {
         let sandbox = self
             .get(id)
             .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
+        for pool in self.pools() {
+            pool.forget(id);
+        }
         let manager = self.clone();
         let ending = async move {
             sandbox.end().await?;
@@ -403,6 +452,7 @@ impl Manager {
     /// Takes no more creations, and deletes every sandbox within a deadline.
     pub(crate) async fn shutdown(&self, deadline: Duration) {
         self.sandboxes().closed = true;
+        self.close_pools();
         let all_deleted = tokio::time::timeout(deadline, self.delete_all()).await;
         if all_deleted == Ok(true) {
             self.0.lease.release();

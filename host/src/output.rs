@@ -33,9 +33,10 @@ impl CommandResult {
 }
 
 /// Keeps the head and the tail of a stream.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Capture(Arc<Mutex<Kept>>);
 
+#[derive(Debug)]
 struct Kept {
     limit: usize,
     head: Vec<u8>,

@@ -13,7 +13,7 @@ use crate::{
     Error, Isolation,
     backend::{Instance, Seam, Terms},
     schema::{Schema, SchemaError, nearest},
-    tool::{Tool, ToolError},
+    tool::{Builtin, Tool, ToolError},
 };
 
 /// The sandbox types and tools that are offered now.
@@ -50,7 +50,9 @@ impl Registry {
     ) -> Self {
         Self {
             types: types.map(|one| (one.name().to_owned(), one)).collect(),
-            tools: tools.map(|one| (one.name().to_owned(), one)).collect(),
+            tools: (Builtin::tools().chain(tools))
+                .map(|one| (one.name().to_owned(), one))
+                .collect(),
         }
     }
 

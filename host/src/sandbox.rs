@@ -22,9 +22,10 @@ use tracing::Instrument;
 
 use crate::{
     backend::{Instance, Terms},
+    config::Config,
     output::{Capture, CommandResult},
     registry::{Registry, SandboxType},
-    tool::{Tool, ToolError, ToolResult},
+    tool::{Language, Notebook, Tool, ToolError, ToolResult},
 };
 
 pub use events::Event;
@@ -42,7 +43,9 @@ pub struct Sandbox {
     instance: Instance,
     sandbox_type: Arc<SandboxType>,
     tools: Vec<Arc<Tool>>,
-    max_output_bytes: usize,
+    /// What the host is configured to.
+    host: Arc<Config>,
+    notebook: Notebook,
     end: Mutex<End>,
     /// Cancelled once it was stopped: what still runs in it is asked to stop.
     over: CancellationToken,
@@ -62,18 +65,16 @@ impl Sandbox {
         instance: Instance,
         sandbox_type: Arc<SandboxType>,
         registry: &Registry,
-        max_output_bytes: usize,
+        host: Arc<Config>,
     ) -> Self {
-        let fitting = registry
-            .tools()
-            .filter(|tool| tool.runs_in(sandbox_type.name()));
-        let tools = fitting.cloned().collect();
+        let tools = tools(&record, &sandbox_type, registry);
         Self {
             record,
             instance,
             sandbox_type,
             tools,
-            max_output_bytes,
+            host,
+            notebook: Notebook::default(),
             end: Mutex::new(End::Live),
             over: CancellationToken::new(),
         }
@@ -109,6 +110,36 @@ impl Sandbox {
         self.record.status_changed(known).await
     }
 
+    /// Returns what the host knows of it, without asking its backend.
+    pub fn summary(&self) -> SandboxInfo {
+        let mut info = self.record.info();
+        info.plugin = self.sandbox_type.plugin().into();
+        info.isolation = self.sandbox_type.isolation();
+        info.available_tools = self.tool_names();
+        info
+    }
+
+    /// Notes that it waits in a pool.
+    pub(crate) fn park(&self) {
+        // One that is over or in use is not made idle, and found out when it is taken.
+        let _ = self.record.move_to(Status::Idle);
+    }
+
+    /// Notes that it waits no more.
+    pub(crate) fn unpark(&self) {
+        if self.status() == Status::Idle {
+            // As for `park`.
+            let _ = self.record.move_to(Status::Running);
+        }
+    }
+
+    /// Makes it as it was when it was new.
+    pub(crate) async fn reset(self: &Arc<Self>) -> Result<()> {
+        self.notebook.end().await;
+        self.call(Terms::default(), |handle, call| handle.reset(call))
+            .await
+    }
+
     /// Takes no more calls where its time is over; returns why it is.
     pub(crate) fn expire(&self) -> Option<String> {
         self.record.expire()
@@ -117,6 +148,11 @@ impl Sandbox {
     /// Returns what happened to it, oldest first.
     pub fn events(&self) -> Vec<Event> {
         self.record.events()
+    }
+
+    /// Notes something that happened to it.
+    pub(crate) fn note(&self, kind: &str, data: Value) {
+        self.record.event(kind, data);
     }
 
     /// Returns the tools that can run in it.
@@ -128,14 +164,7 @@ impl Sandbox {
     ///
     /// What the backend adds is left out while it does not answer.
     pub async fn info(self: &Arc<Self>) -> SandboxInfo {
-        let mut info = self.record.info();
-        info.plugin = self.sandbox_type.plugin().into();
-        info.isolation = self.sandbox_type.isolation();
-        info.available_tools = self
-            .tools
-            .iter()
-            .map(|tool| tool.name().to_owned())
-            .collect();
+        let mut info = self.summary();
         if self.record.status().takes_calls() {
             let terms = Terms::within(Duration::from_secs(5));
             let backend = self
@@ -216,8 +245,8 @@ impl Sandbox {
         controls: Controls,
     ) -> Result<CommandResult> {
         let (stdout, stderr) = (
-            Capture::new(self.max_output_bytes),
-            Capture::new(self.max_output_bytes),
+            Capture::new(self.max_output_bytes()),
+            Capture::new(self.max_output_bytes()),
         );
         let io = CommandIo {
             stdin,
@@ -290,13 +319,45 @@ impl Sandbox {
         })?;
         let params = tool.check_params(params)?;
         let _activity = self.record.begin()?;
-        let sandbox = SandboxObject::from_sandbox(facade::Facade::new(Arc::clone(self)));
         let terms = Terms {
             timeout,
             parent: None,
             until: Some(&self.over),
         };
-        Ok(tool.execute(&params, sandbox, terms).await)
+        Ok(tool.execute(params, self, terms).await)
+    }
+
+    /// Returns the sandbox as a plugin's tool sees it.
+    pub(crate) fn facade(self: &Arc<Self>) -> SandboxObject {
+        SandboxObject::from_sandbox(facade::Facade::new(Arc::clone(self)))
+    }
+
+    /// Runs a command that is no activity: the sandbox is idle beside it, and it ends with the sandbox.
+    pub(crate) async fn execute_in_background(
+        self: &Arc<Self>,
+        command: &Command,
+        io: CommandIo,
+    ) -> Result<CommandExit> {
+        let terms = Terms {
+            until: Some(&self.over),
+            ..Terms::default()
+        };
+        let call = |handle: &SandboxHandle, call| handle.execute_command(command, io, call);
+        self.instance.call(terms, self.panicked(), call).await
+    }
+
+    pub(crate) fn notebook(&self) -> &Notebook {
+        &self.notebook
+    }
+
+    /// Returns how much of each output stream a buffered result holds, in bytes.
+    pub(crate) fn max_output_bytes(&self) -> usize {
+        self.host.max_output_bytes
+    }
+
+    /// Returns the languages that the configuration adds.
+    pub(crate) fn languages(&self) -> &BTreeMap<String, Language> {
+        &self.host.languages
     }
 
     fn tool_names(&self) -> Vec<String> {
@@ -407,6 +468,31 @@ impl Sandbox {
         }
         Err(cause.context("the sandbox saved no state to find its remains by after its cleanup"))
     }
+}
+
+/// Returns the tools that a sandbox has: those that it was asked to have, of those that can run in it.
+fn tools(record: &Record, sandbox_type: &SandboxType, registry: &Registry) -> Vec<Arc<Tool>> {
+    let fitting = registry
+        .tools()
+        .filter(|tool| tool.runs_in(sandbox_type.name()));
+    let Some(wanted) = record.tools() else {
+        return fitting.cloned().collect();
+    };
+    let tools: Vec<_> = fitting
+        .filter(|tool| wanted.has(tool.name()))
+        .cloned()
+        .collect();
+    let is_missing = |name: &&String| !tools.iter().any(|tool| tool.name() == name.as_str());
+    let missing: Vec<_> = wanted.names().filter(is_missing).collect();
+    if !missing.is_empty() {
+        tracing::warn!(
+            sandbox = record.id(),
+            ?missing,
+            "tools that cannot run in it are left out"
+        );
+        record.event("tools-left-out", serde_json::json!({ "tools": missing }));
+    }
+    tools
 }
 
 /// Cleans up what nobody holds any more, through a new instance that is found by the saved

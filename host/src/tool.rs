@@ -1,26 +1,43 @@
 //! Tools: named, schema-described actions that run against a sandbox.
 
-use std::sync::Arc;
+mod builtin;
+mod code;
+mod file;
+mod notebook;
+mod python;
+mod scratch;
+mod shell;
 
-use boxyard_plugin_api::{
-    Error, ErrorCode, ToolDescriptor,
-    abi::{SandboxObject, ToolObject},
-};
+use std::{sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{Error, ErrorCode, ToolDescriptor, abi::ToolObject};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::{
     backend::{Seam, Terms},
+    sandbox::Sandbox,
     schema::{Schema, SchemaError},
 };
 
-/// One tool of a plugin.
+pub(crate) use builtin::Builtin;
+pub use code::Language;
+pub(crate) use notebook::Notebook;
+
+/// One tool, of a plugin or of the host.
 #[derive(Debug)]
 pub struct Tool {
     descriptor: ToolDescriptor,
     schema: Schema,
-    object: ToolObject,
-    seam: Arc<Seam>,
+    code: Code,
+}
+
+/// What runs when a tool is called.
+#[derive(Debug)]
+enum Code {
+    Plugin { object: ToolObject, seam: Arc<Seam> },
+    Builtin(Builtin),
 }
 
 /// Why a tool did not run.
@@ -83,9 +100,9 @@ pub struct ToolResult {
     pub tool: String,
     /// How it ended.
     pub status: ToolStatus,
-    /// Its answer; `null` where it failed.
+    /// Its answer; `null` where a plugin's tool failed.
     pub output: Value,
-    /// Why it failed.
+    /// Why it failed; what a command wrote to standard error, also where it succeeded.
     pub error: Option<String>,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
@@ -97,8 +114,17 @@ impl Tool {
         Self {
             descriptor,
             schema,
-            object,
-            seam,
+            code: Code::Plugin { object, seam },
+        }
+    }
+
+    pub(crate) fn builtin(builtin: Builtin) -> Self {
+        let descriptor = builtin.descriptor();
+        let schema = Schema::new(builtin::accepted(&descriptor.parameters));
+        Self {
+            descriptor,
+            schema,
+            code: Code::Builtin(builtin),
         }
     }
 
@@ -107,9 +133,12 @@ impl Tool {
         &self.descriptor.name
     }
 
-    /// Returns the name of the plugin that provides it.
-    pub fn plugin(&self) -> &str {
-        self.seam.plugin()
+    /// Returns the name of the plugin that provides it; `None` for one of the host's own.
+    pub fn plugin(&self) -> Option<&str> {
+        match &self.code {
+            Code::Plugin { seam, .. } => Some(seam.plugin()),
+            Code::Builtin(_) => None,
+        }
     }
 
     /// Returns what its plugin says of it.
@@ -136,18 +165,33 @@ impl Tool {
     /// Runs it against a sandbox with parameters that were checked.
     pub(crate) async fn execute(
         &self,
-        params: &Value,
-        sandbox: SandboxObject,
+        params: Value,
+        sandbox: &Arc<Sandbox>,
         terms: Terms<'_>,
     ) -> ToolResult {
         let began = tokio::time::Instant::now();
-        let answer = self
-            .seam
-            .call(terms, |call| self.object.execute(params, sandbox, call))
-            .await;
-        let (status, output, error) = match answer {
-            Ok(output) => (ToolStatus::Success, output, None),
-            Err(error) => (status_of(&error), Value::Null, Some(error.to_string())),
+        let (status, output, error) = match &self.code {
+            Code::Plugin { object, seam } => {
+                let facade = sandbox.facade();
+                let call = seam.call(terms, |call| object.execute(&params, facade, call));
+                match call.await {
+                    Ok(output) => (ToolStatus::Success, output, None),
+                    Err(error) => (status_of(&error), Value::Null, Some(error.to_string())),
+                }
+            }
+            Code::Builtin(builtin) => {
+                let limit = terms.timeout.unwrap_or(Duration::MAX);
+                match timeout(limit, builtin.execute(params, sandbox)).await {
+                    Ok(outcome) => (outcome.status, outcome.output.into(), outcome.error),
+                    Err(_) => {
+                        let message = format!(
+                            "the tool ran into its deadline of {}",
+                            humantime::format_duration(limit)
+                        );
+                        (ToolStatus::Timeout, Value::Null, Some(message))
+                    }
+                }
+            }
         };
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         ToolResult {

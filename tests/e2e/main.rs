@@ -11,6 +11,7 @@
     reason = "a test ends where something is not as expected"
 )]
 
+mod builtin;
 mod cancel;
 mod cli;
 mod conformance;

@@ -33,6 +33,9 @@ pub(super) fn run(manager: &Manager) {
 
 /// Begins to delete what is over; one that hangs holds up nobody else.
 fn reap(manager: &Manager) {
+    for pool in manager.pools() {
+        pool.tend();
+    }
     for sandbox in manager.list() {
         let Some(reason) = sandbox.expire() else {
             continue;

@@ -3,10 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use boxyard_plugin_api::canonical_type_name;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::sandbox::{Event, Sandbox, Status};
+use crate::{
+    sandbox::{Event, Sandbox, Status},
+    schema::{Problem, SchemaError},
+};
 
 /// A sandbox to make.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +18,9 @@ pub struct CreateRequest {
     /// Its sandbox type.
     pub sandbox_type: String,
     /// Its configuration; what is left out has its default.
+    ///
+    /// `tools_config` is the host's: the tools that it has, as a list of names or as an object whose
+    /// keys are names. Without it, it has every tool that can run in it.
     pub config: Map<String, Value>,
     /// A name for people.
     pub name: String,
@@ -23,6 +30,8 @@ pub struct CreateRequest {
     pub ttl: Option<Duration>,
     /// How long it lives while nothing runs in it; that is no matter where `None`.
     pub idle_timeout: Option<Duration>,
+    /// The pool that it is made for.
+    pub(crate) pool: Option<String>,
     /// Who hears of each of its events as it happens, from before it is there.
     pub listener: Option<UnboundedSender<Event>>,
 }
@@ -76,6 +85,45 @@ impl CreateRequest {
     pub fn listener(mut self, listener: UnboundedSender<Event>) -> Self {
         self.listener = Some(listener);
         self
+    }
+}
+
+/// The tools that a sandbox has, by name, each with settings of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ToolsConfig(Map<String, Value>);
+
+impl ToolsConfig {
+    pub(crate) fn read(document: Value) -> Result<Self, SchemaError> {
+        let wrong = |found: &Value| SchemaError::Document {
+            what: "configuration".into(),
+            problems: vec![Problem {
+                field: "tools_config".into(),
+                message: format!(
+                    "{found} is no list of tools' names and no object with them as keys"
+                ),
+            }],
+        };
+        match document {
+            Value::Object(tools) => Ok(Self(tools)),
+            Value::Null => Ok(Self::default()),
+            Value::Array(names) => {
+                let named = names.iter().map(|name| match name {
+                    Value::String(name) => Ok((name.clone(), Value::Object(Map::new()))),
+                    other => Err(wrong(other)),
+                });
+                named.collect::<Result<_, _>>().map(Self)
+            }
+            other => Err(wrong(&other)),
+        }
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 

@@ -6,7 +6,7 @@ use boxyard_plugin_api::{API_VERSION, Manifest};
 use semver::{Version, VersionReq};
 
 use super::Inspected;
-use crate::config::PluginConfig;
+use crate::{config::PluginConfig, tool::Builtin};
 
 /// Why a plugin is not loaded although its file is in order.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,10 +193,17 @@ pub(super) fn order(plugins: &mut [Inspected]) {
 }
 
 /// Which plugin provides which sandbox types and tools.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Names(BTreeMap<(&'static str, String), (String, PathBuf)>);
 
 impl Names {
+    /// Returns the names that no plugin can have.
+    pub(super) fn of_the_host() -> Self {
+        let owner = || ("boxyard".into(), "the host itself".into());
+        let own = Builtin::tools().map(|tool| (("tool", tool.name().to_owned()), owner()));
+        Self(own.collect())
+    }
+
     /// Returns why a plugin's names are taken, if one is.
     pub(super) fn check(&self, plugin: &Inspected) -> Result<(), DecideError> {
         for (kind, name) in names(&plugin.manifest) {

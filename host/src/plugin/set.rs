@@ -171,7 +171,7 @@ impl PluginSet {
             }
         }
         decide::order(&mut inspected);
-        let mut names = Names::default();
+        let mut names = Names::of_the_host();
         let mut admitted: BTreeMap<String, Arc<Inspected>> = BTreeMap::new();
         let mut offered: Vec<Arc<Loaded>> = Vec::new();
         for plugin in inspected {

@@ -19,6 +19,7 @@ use super::{
     Event, Status, StatusError,
     events::{Events, timestamp},
 };
+use crate::manager::ToolsConfig;
 
 /// Everything there is to know about a sandbox.
 #[derive(Clone, Debug, Serialize)]
@@ -76,6 +77,7 @@ pub(crate) struct Record {
     identity: SandboxIdentity,
     sandbox_type: String,
     config: Value,
+    tools: Option<ToolsConfig>,
     created_at: SystemTime,
     born: Instant,
     lifetime: Lifetime,
@@ -120,6 +122,7 @@ impl Record {
         identity: SandboxIdentity,
         sandbox_type: &str,
         config: Value,
+        tools: Option<ToolsConfig>,
         lifetime: Lifetime,
         listener: Option<UnboundedSender<Event>>,
     ) -> Arc<Self> {
@@ -129,6 +132,7 @@ impl Record {
             identity,
             sandbox_type: sandbox_type.into(),
             config,
+            tools,
             created_at: now,
             born,
             lifetime,
@@ -159,6 +163,11 @@ impl Record {
 
     pub(crate) fn config(&self) -> &Value {
         &self.config
+    }
+
+    /// Returns the tools that it was asked to have; all that there are where `None`.
+    pub(super) fn tools(&self) -> Option<&ToolsConfig> {
+        self.tools.as_ref()
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -314,6 +323,10 @@ impl Record {
 
     /// Returns what the record alone knows; the rest is left empty.
     pub(super) fn info(&self) -> SandboxInfo {
+        let mut config = self.config.clone();
+        if let (Some(tools), Some(config)) = (&self.tools, config.as_object_mut()) {
+            config.insert("tools_config".into(), json!(tools));
+        }
         let inner = self.inner();
         SandboxInfo {
             id: self.identity.id.clone(),
@@ -325,7 +338,7 @@ impl Record {
             status: self.status(),
             created_at: self.created_at,
             updated_at: inner.updated_at,
-            config: self.config.clone(),
+            config,
             metadata: inner.metadata.clone(),
             execution_context: None,
             backend: Map::new(),
@@ -408,7 +421,7 @@ mod tests {
             idle: None,
             ended: Duration::MAX,
         };
-        Record::new(identity, "test", json!({}), lifetime, None)
+        Record::new(identity, "test", json!({}), None, lifetime, None)
     }
 
     #[test]

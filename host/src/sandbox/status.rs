@@ -1,6 +1,6 @@
 //! The state machine of a sandbox.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
@@ -35,6 +35,17 @@ pub struct StatusError {
 }
 
 impl Status {
+    /// All there are.
+    const ALL: [Self; 7] = [
+        Self::Initializing,
+        Self::Running,
+        Self::Idle,
+        Self::Busy,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Error,
+    ];
+
     /// Returns the word for it, as JSON has it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -73,6 +84,22 @@ impl Status {
     }
 }
 
+impl FromStr for Status {
+    type Err = String;
+
+    /// Reads the word for it; the error says which words there are.
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|status| status.as_str() == word);
+        known.ok_or_else(|| {
+            let words = Self::ALL.map(|status| format!("'{status}'"));
+            match words.split_last() {
+                Some((last, others)) => format!("{} or {last}", others.join(", ")),
+                None => String::new(),
+            }
+        })
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -94,7 +121,7 @@ mod tests {
             (Stopped, vec![Error]),
             (Error, vec![Stopping, Error]),
         ] {
-            for to in [Initializing, Running, Idle, Busy, Stopping, Stopped, Error] {
+            for to in Status::ALL {
                 let made = from.move_to(to);
                 if legal.contains(&to) {
                     assert_eq!(made, Ok(to));

@@ -1,0 +1,123 @@
+//! `boxyard serve`: the HTTP server.
+
+use std::{net::SocketAddr, pin::pin, time::Duration};
+
+use boxyard_plugin_api::Isolation;
+use clap::ValueEnum;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{Failure, output, start_host};
+use crate::{config::Config, exit, host::Host, http::Server, plugin::PluginStatus};
+
+/// How often what dead hosts left is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long those whose calls were cancelled have to take that answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Listen here; 127.0.0.1:8000 where nothing is said.
+    #[arg(long, env = "BOXYARD_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Offer sandbox types that isolate no better than this.
+    #[arg(long, value_name = "LEVEL")]
+    allow_isolation: Option<Level>,
+}
+
+/// How strongly a sandbox is kept away from the machine.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Level {
+    None,
+    Process,
+    Container,
+    Vm,
+}
+
+impl From<Level> for Isolation {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::None => Self::None,
+            Level::Process => Self::Process,
+            Level::Container => Self::Container,
+            Level::Vm => Self::Vm,
+        }
+    }
+}
+
+impl ServeArgs {
+    /// Lays the flags over a configuration.
+    fn apply(&self, config: &mut Config) {
+        if let Some(listen) = self.listen {
+            config.http.listen = listen;
+        }
+        let level = self.allow_isolation.map(Isolation::from);
+        let level = level.or(config.min_isolation);
+        config.min_isolation = Some(level.unwrap_or(Isolation::Container));
+    }
+}
+
+pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failure> {
+    args.apply(&mut config);
+    let shutdown = config.timeouts.shutdown;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let host = start_host(config, exit::FAILURE).await?;
+    let server = match Server::bind(host.clone()).await {
+        Ok(server) => server,
+        Err(error) => {
+            host.shutdown().await;
+            return Err(Failure::new(exit::FAILURE, error));
+        }
+    };
+    for (name, spec) in &host.config().pools {
+        let mut spec = spec.clone();
+        spec.name.clone_from(name);
+        if let Err(error) = host.manager().create_pool(spec) {
+            tracing::error!(pool = name, "no such pool is kept: {error}");
+        }
+    }
+    let sweeping = tokio::spawn(sweep(host.clone()));
+    output::line(format_args!("listening on http://{}", server.address()))?;
+    let stop = async {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return,
+                _ = terminate.recv() => return,
+                _ = hang_up.recv() => reread(&host).await,
+            }
+        }
+    };
+    let mut answering = pin!(server.run(stop).await);
+    sweeping.abort();
+    // Half of the time is theirs who wait for an answer; what still runs then is cancelled, and
+    // answered as such.
+    let answered = timeout(shutdown / 2, &mut answering).await.is_ok();
+    host.shutdown().await;
+    if !answered && timeout(LAST_ANSWERS, answering).await.is_err() {
+        tracing::warn!("connections are closed that took no answer in time");
+    }
+    Ok(exit::SUCCESS)
+}
+
+/// Takes in what was dropped into a plugin directory; what is gone is offered no more.
+async fn reread(host: &Host) {
+    let plugins = host.rescan().await;
+    let loaded = plugins
+        .iter()
+        .filter(|plugin| plugin.status == PluginStatus::Loaded);
+    tracing::info!(plugins = loaded.count(), "searched for plugins again");
+}
+
+/// Removes again and again what hosts that died left behind.
+async fn sweep(host: Host) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        host.manager().sweep().await;
+    }
+}

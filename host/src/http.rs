@@ -1,0 +1,223 @@
+//! The HTTP server: ms-enclave's routes, and the first of Boxyard's own.
+//!
+//! Every handler translates a request to the manager's calls and the answer back. A client that goes
+//! away drops its handler: commands and tools end with it, creations and deletions run to their end.
+
+mod body;
+mod config;
+mod enclave;
+mod error;
+mod guard;
+pub(crate) mod keys;
+mod v1;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    http::{HeaderValue, Method, header},
+    middleware::from_fn_with_state,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::host::Host;
+
+pub use config::HttpConfig;
+
+use self::{body::Bounds, keys::Keys};
+
+/// How long to wait after the system had no room for one more connection.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Anybody could reach it.
+    #[error(
+        "{address} is reached from other machines, and no API key is asked for: make one with `boxyard key new NAME` and put it under `[http.keys]`, or listen on 127.0.0.1"
+    )]
+    Public {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", advice(source))]
+    Listen {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; is another server running? Choose another with `--listen`",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
+}
+
+/// What all handlers share.
+struct App {
+    host: Host,
+    config: HttpConfig,
+    keys: Keys,
+    requests: Semaphore,
+    began: Instant,
+}
+
+impl App {
+    fn json_bounds(&self) -> Bounds {
+        Bounds {
+            bytes: u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX),
+            read_timeout: self.config.read_timeout,
+        }
+    }
+
+    fn archive_bounds(&self) -> Bounds {
+        Bounds {
+            bytes: self.config.max_archive_bytes,
+            ..self.json_bounds()
+        }
+    }
+}
+
+/// A server that listens; [`Server::run`] answers.
+#[derive(Debug)]
+pub struct Server {
+    router: Router,
+    listener: TcpListener,
+    address: SocketAddr,
+    config: HttpConfig,
+}
+
+impl Server {
+    /// Listens where the host's configuration says.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    pub async fn bind(host: Host) -> Result<Self, ServeError> {
+        let config = host.config().http.clone();
+        let address = config.listen;
+        if !address.ip().is_loopback() && config.keys.is_empty() {
+            return Err(ServeError::Public { address });
+        }
+        let listen = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        Ok(Self {
+            router: router(host, &config),
+            listener,
+            address,
+            config,
+        })
+    }
+
+    /// Returns where it listens, the port included that the system chose.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` ends; then nobody is let in any more, and what it returns ends once
+    /// everything is answered that was asked by then.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let places = Arc::new(Semaphore::new(self.config.max_connections));
+        let graceful = GracefulShutdown::new();
+        let accepting = async {
+            loop {
+                // The semaphore is never closed.
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                    return;
+                };
+                let stream = accept(&self.listener).await;
+                let service = TowerToHyperService::new(self.router.clone());
+                let mut builder = http1::Builder::new();
+                builder
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(self.config.read_timeout);
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                let connection = graceful.watch(connection);
+                tokio::spawn(async move {
+                    // A client that breaks off is nobody's fault here.
+                    if let Err(error) = connection.await {
+                        tracing::debug!("connection: {error}");
+                    }
+                    drop(place);
+                });
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = stop => {}
+        }
+        drop(self.listener);
+        graceful.shutdown()
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers are small and waited for. A socket without it works too.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                sleep(NO_ROOM).await;
+            }
+        }
+    }
+}
+
+fn router(host: Host, config: &HttpConfig) -> Router {
+    let app = Arc::new(App {
+        host,
+        config: config.clone(),
+        keys: Keys::new(&config.keys),
+        requests: Semaphore::new(config.max_requests),
+        began: Instant::now(),
+    });
+    let router = enclave::routes()
+        .merge(v1::routes())
+        .layer(from_fn_with_state(Arc::clone(&app), guard::guard))
+        .with_state(app);
+    if config.origins.is_empty() {
+        return router;
+    }
+    // Outside the guard: a browser asks without the key whether it may send one.
+    let origins = config.origins.iter();
+    let origins = origins.filter_map(|origin| HeaderValue::from_str(origin).ok());
+    router.layer(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::AUTHORIZATION,
+                header::HeaderName::from_static("x-api-key"),
+            ]),
+    )
+}

@@ -1,0 +1,91 @@
+//! Boxyard's own routes: sandboxes as the library has them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    error::{ApiError, ApiResult},
+};
+use crate::{
+    manager::{DeleteError, Filter},
+    sandbox::SandboxInfo,
+};
+
+/// What stands for a value that is nobody's business.
+pub(super) const SECRET: &str = "***";
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/sandboxes", get(list))
+        .route("/v1/sandboxes/{id}", get(info).delete(delete))
+}
+
+/// Hides what a sandbox's environment holds.
+pub(super) fn without_secrets(mut info: SandboxInfo) -> SandboxInfo {
+    let variables = info
+        .config
+        .get_mut("env_vars")
+        .and_then(Value::as_object_mut);
+    for (_, value) in variables.into_iter().flatten() {
+        *value = json!(SECRET);
+    }
+    info
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> ApiResult {
+    let mut filter = Filter::default();
+    for (key, value) in &query {
+        filter = match key.as_str() {
+            "status" => filter.status(value.parse().map_err(|error: String| {
+                ApiError::invalid("enum", &["query", "status"], &error, json!(value))
+            })?),
+            "type" => filter.sandbox_type(value),
+            "label" => {
+                let (name, value) = value.split_once('=').unwrap_or((value, ""));
+                filter.label(name, value)
+            }
+            _ => {
+                let message = "unknown; expected status, type or label";
+                return Err(ApiError::invalid(
+                    "extra",
+                    &["query", key],
+                    message,
+                    json!(value),
+                ));
+            }
+        };
+    }
+    let found = app.host.manager().find(&filter);
+    let found = found
+        .iter()
+        .map(|sandbox| without_secrets(sandbox.summary()));
+    Ok(Json(json!({ "sandboxes": found.collect::<Vec<_>>() })).into_response())
+}
+
+async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+    let sandbox = app.host.manager().get(&id).ok_or_else(|| not_found(&id))?;
+    Ok(Json(without_secrets(sandbox.info().await)).into_response())
+}
+
+async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult<Response> {
+    match app.host.manager().delete(&id).await {
+        Ok(()) => Ok(Json(json!({})).into_response()),
+        Err(DeleteError::NotFound { id }) => Err(not_found(&id)),
+        Err(DeleteError::Backend { source, .. }) => Err(ApiError::of(&source)),
+    }
+}
+
+fn not_found(id: &str) -> ApiError {
+    ApiError::not_found(format!("there is no sandbox `{id}`"))
+}

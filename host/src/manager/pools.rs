@@ -1,0 +1,93 @@
+//! The pools of a manager, by name.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use super::{CreateError, Manager};
+use crate::{
+    UnknownType,
+    pool::{Pool, PoolError, PoolSpec},
+};
+
+/// Why there is no new pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreatePoolError {
+    /// There is one of that name.
+    #[error("there is a pool `{name}` already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// No plugin provides the type.
+    #[error(transparent)]
+    UnknownType(#[from] UnknownType),
+}
+
+impl Manager {
+    /// Makes a pool, which begins to fill itself in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`CreatePoolError`]. That it cannot be filled is no error here: see [`Pool::acquire`].
+    pub fn create_pool(&self, spec: PoolSpec) -> Result<Arc<Pool>, CreatePoolError> {
+        self.registry().sandbox_type(&spec.sandbox_type)?;
+        let pool = {
+            let mut pools = self.pools_by_name();
+            if pools.contains_key(&spec.name) {
+                return Err(CreatePoolError::Exists { name: spec.name });
+            }
+            let pool = Pool::new(self, spec);
+            pools.insert(pool.name().into(), Arc::clone(&pool));
+            pool
+        };
+        pool.fill();
+        Ok(pool)
+    }
+
+    /// Returns a pool by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Unknown`].
+    pub fn pool(&self, name: &str) -> Result<Arc<Pool>, PoolError> {
+        let pool = self.pools_by_name().get(name).cloned();
+        pool.ok_or_else(|| PoolError::Unknown { name: name.into() })
+    }
+
+    /// Returns all pools, by name.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pools_by_name().values().cloned().collect()
+    }
+
+    /// Closes a pool: what is idle is deleted, what is in use when it comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Unknown`].
+    pub fn delete_pool(&self, name: &str) -> Result<(), PoolError> {
+        let pool = self.pools_by_name().remove(name);
+        let pool = pool.ok_or_else(|| PoolError::Unknown { name: name.into() })?;
+        pool.close();
+        Ok(())
+    }
+
+    /// Closes every pool.
+    pub(super) fn close_pools(&self) {
+        for pool in std::mem::take(&mut *self.pools_by_name()).values() {
+            pool.close();
+        }
+    }
+
+    fn pools_by_name(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CreateError {
+    /// Returns whether the same may be tried again later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
+}

@@ -1,0 +1,536 @@
+//! Pools: sandboxes that are made before they are asked for.
+
+mod spec;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    time::{Instant, timeout},
+};
+use tracing::Instrument;
+
+use crate::{
+    manager::{CreateError, Manager, WeakManager},
+    sandbox::Sandbox,
+};
+
+pub use spec::{PoolSpec, Reuse};
+
+/// How long a sandbox may take to answer before it is handed out.
+const HEALTH_CHECK: Duration = Duration::from_secs(1);
+/// How long to wait after a first failure to make a sandbox; then twice as long each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// Why there is no sandbox from a pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// There is no such pool.
+    #[error("there is no pool `{name}`")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The pool is to have no sandboxes.
+    #[error("pool `{name}` is empty")]
+    Empty {
+        /// The pool.
+        name: String,
+    },
+    /// None was free in time.
+    #[error("pool `{name}` had no free sandbox within {}: {in_use} of {size} are in use", humantime::format_duration(*waited))]
+    Busy {
+        /// The pool.
+        name: String,
+        /// How long was waited.
+        waited: Duration,
+        /// How many are in use.
+        in_use: usize,
+        /// How many there are to be.
+        size: usize,
+    },
+    /// No sandbox of it can be made.
+    #[error("pool `{name}` cannot make a sandbox: {reason}")]
+    CannotFill {
+        /// The pool.
+        name: String,
+        /// What the last attempt ended with.
+        reason: String,
+    },
+    /// The pool is being deleted.
+    #[error("pool `{name}` is closed")]
+    Closed {
+        /// The pool.
+        name: String,
+    },
+}
+
+/// What a pool has and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolStats {
+    /// Its name.
+    pub name: String,
+    /// How many sandboxes there are to be.
+    pub size: usize,
+    /// How many wait to be used.
+    pub idle: usize,
+    /// How many are in use.
+    pub in_use: usize,
+    /// How many are being made.
+    pub filling: usize,
+    /// How many callers wait.
+    pub waiting: usize,
+    /// How many were made so far.
+    pub created: u64,
+    /// How often one was handed out.
+    pub lent: u64,
+    /// How many died or did not answer, and were replaced.
+    pub died: u64,
+    /// How many could not be made.
+    pub failed: u64,
+    /// Why the last that could not be made was not, until one could.
+    pub last_error: Option<String>,
+}
+
+/// A pool of sandboxes. Those that die are replaced as long as it is there.
+pub struct Pool {
+    /// Weak: the manager holds its pools.
+    manager: WeakManager,
+    spec: PoolSpec,
+    state: Mutex<State>,
+    /// Told when nothing is being made any more.
+    settled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    size: usize,
+    idle: VecDeque<Arc<Sandbox>>,
+    in_use: BTreeSet<String>,
+    filling: usize,
+    waiting: VecDeque<oneshot::Sender<Result<Lent, PoolError>>>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    last_error: Option<String>,
+    closed: bool,
+    created: u64,
+    lent: u64,
+    died: u64,
+    failed: u64,
+}
+
+impl State {
+    fn members(&self) -> usize {
+        self.idle.len() + self.in_use.len() + self.filling
+    }
+
+    /// Says why nobody will ever hand in a sandbox, where that is so now.
+    fn cannot_fill(&self) -> Option<String> {
+        let is_coming = self.filling > 0 || !self.in_use.is_empty() || !self.idle.is_empty();
+        self.last_error.clone().filter(|_| !is_coming)
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(manager: &Manager, spec: PoolSpec) -> Arc<Self> {
+        let state = State {
+            size: spec.size,
+            ..State::default()
+        };
+        Arc::new(Self {
+            manager: manager.downgrade(),
+            spec,
+            state: Mutex::new(state),
+            settled: Notify::new(),
+        })
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Returns what it was made from.
+    pub fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    /// Returns what it has and what became of it.
+    pub fn stats(&self) -> PoolStats {
+        let state = self.state();
+        PoolStats {
+            name: self.spec.name.clone(),
+            size: state.size,
+            idle: state.idle.len(),
+            in_use: state.in_use.len(),
+            filling: state.filling,
+            waiting: state.waiting.len(),
+            created: state.created,
+            lent: state.lent,
+            died: state.died,
+            failed: state.failed,
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    /// Returns the ids of its sandboxes.
+    pub fn ids(&self) -> Vec<String> {
+        let state = self.state();
+        let idle = state.idle.iter().map(|sandbox| sandbox.id().to_owned());
+        idle.chain(state.in_use.iter().cloned()).collect()
+    }
+
+    /// Makes it larger or smaller: what is missing is made, what is too much and idle is deleted.
+    pub fn resize(self: &Arc<Self>, size: usize) {
+        let mut state = self.state();
+        state.size = size;
+        while state.members() > state.size
+            && let Some(sandbox) = state.idle.pop_back()
+        {
+            self.discard(&sandbox);
+        }
+        drop(state);
+        self.fill();
+    }
+
+    /// Waits until nothing is being made.
+    pub async fn settled(&self) {
+        loop {
+            let told = self.settled.notified();
+            if self.state().filling == 0 {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Takes a sandbox, the first that is free; callers are served in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError`]: none was free in time, or none can be made.
+    pub async fn acquire(self: &Arc<Self>, wait: Duration) -> Result<Lent, PoolError> {
+        let until = Instant::now() + wait.min(Duration::from_secs(365 * 24 * 3600));
+        loop {
+            let lent = self.next(wait, until).await?;
+            if self.is_healthy(&lent).await {
+                self.state().lent += 1;
+                return Ok(lent);
+            }
+            lent.give_up();
+        }
+    }
+
+    async fn next(self: &Arc<Self>, wait: Duration, until: Instant) -> Result<Lent, PoolError> {
+        let name = || self.spec.name.clone();
+        let receiver = {
+            let mut state = self.state();
+            if state.closed {
+                return Err(PoolError::Closed { name: name() });
+            }
+            if state.size == 0 {
+                return Err(PoolError::Empty { name: name() });
+            }
+            if state.waiting.is_empty()
+                && let Some(sandbox) = state.idle.pop_front()
+            {
+                return Ok(self.lend(&mut state, sandbox));
+            }
+            if let Some(reason) = state.cannot_fill() {
+                drop(state);
+                self.fill();
+                return Err(PoolError::CannotFill {
+                    name: name(),
+                    reason,
+                });
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.push_back(sender);
+            receiver
+        };
+        match tokio::time::timeout_at(until, receiver).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(PoolError::Closed { name: name() }),
+            Err(_) => {
+                let mut state = self.state();
+                state.waiting.retain(|sender| !sender.is_closed());
+                Err(PoolError::Busy {
+                    name: name(),
+                    waited: wait,
+                    in_use: state.in_use.len(),
+                    size: state.size,
+                })
+            }
+        }
+    }
+
+    fn lend(self: &Arc<Self>, state: &mut State, sandbox: Arc<Sandbox>) -> Lent {
+        state.in_use.insert(sandbox.id().into());
+        sandbox.unpark();
+        Lent {
+            pool: Arc::clone(self),
+            sandbox: Some(sandbox),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Asks a sandbox for a sign of life.
+    async fn is_healthy(&self, sandbox: &Arc<Sandbox>) -> bool {
+        if !sandbox.status().takes_calls() {
+            return false;
+        }
+        match timeout(HEALTH_CHECK, sandbox.stat("/")).await {
+            // One without files answers that it has none.
+            Ok(Err(_)) => sandbox.status().takes_calls(),
+            Ok(Ok(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Makes what is missing, at once and in the background.
+    pub(crate) fn fill(self: &Arc<Self>) {
+        let missing = {
+            let mut state = self.state();
+            let waits = state.retry_at.is_some_and(|at| at > Instant::now());
+            if state.closed || waits {
+                return;
+            }
+            let missing = state.size.saturating_sub(state.members());
+            state.filling += missing;
+            missing
+        };
+        for _ in 0..missing {
+            let pool = Arc::clone(self);
+            let filling = async move {
+                let made = match pool.manager.upgrade() {
+                    Some(manager) => manager.create(pool.spec.request()).await,
+                    None => Err(CreateError::ShuttingDown),
+                };
+                pool.made(made.map_err(|error| error.to_string()));
+            };
+            tokio::spawn(filling.in_current_span());
+        }
+    }
+
+    fn made(self: &Arc<Self>, made: Result<Arc<Sandbox>, String>) {
+        let mut state = self.state();
+        state.filling -= 1;
+        match made {
+            Ok(sandbox) if state.closed || state.members() >= state.size => {
+                self.discard(&sandbox);
+            }
+            Ok(sandbox) => {
+                state.created += 1;
+                state.failures = 0;
+                (state.last_error, state.retry_at) = (None, None);
+                self.offer(&mut state, sandbox);
+            }
+            Err(reason) => {
+                tracing::warn!(pool = self.spec.name, "cannot make a sandbox: {reason}");
+                state.failed += 1;
+                let doubled = FIRST_RETRY.saturating_mul(1 << state.failures.min(10));
+                state.failures += 1;
+                state.retry_at = Some(Instant::now() + doubled.min(LONGEST_RETRY));
+                state.last_error = Some(reason);
+            }
+        }
+        if let Some(reason) = state.cannot_fill() {
+            for waiter in state.waiting.drain(..) {
+                let name = self.spec.name.clone();
+                let reason = reason.clone();
+                // One that gave up waiting needs no answer.
+                let _ = waiter.send(Err(PoolError::CannotFill { name, reason }));
+            }
+        }
+        if state.filling == 0 {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// Hands a sandbox to whoever waits longest, else keeps it.
+    fn offer(self: &Arc<Self>, state: &mut State, sandbox: Arc<Sandbox>) {
+        while let Some(waiter) = state.waiting.pop_front() {
+            if waiter.is_closed() {
+                continue;
+            }
+            let lent = self.lend(state, Arc::clone(&sandbox));
+            match waiter.send(Ok(lent)) {
+                Ok(()) => return,
+                // It gave up just now: the next one gets it.
+                Err(Ok(mut lent)) => {
+                    lent.sandbox = None;
+                    state.in_use.remove(sandbox.id());
+                }
+                Err(Err(_)) => {}
+            }
+        }
+        sandbox.park();
+        state.idle.push_back(sandbox);
+    }
+
+    fn returned(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
+        match self.spec.reuse {
+            Reuse::Keep => self.take_back(sandbox),
+            Reuse::Replace => self.replace(&sandbox, false),
+            Reuse::Reset => {
+                let pool = Arc::clone(self);
+                tokio::spawn(async move {
+                    match sandbox.reset().await {
+                        Ok(()) => pool.take_back(sandbox),
+                        Err(error) => {
+                            tracing::debug!(sandbox = sandbox.id(), "replaced, not reset: {error}");
+                            pool.replace(&sandbox, false);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    fn take_back(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
+        let mut state = self.state();
+        // One that somebody deleted meanwhile is no member any more.
+        if !state.in_use.remove(sandbox.id()) {
+            return;
+        }
+        if state.closed || state.members() >= state.size {
+            self.discard(&sandbox);
+        } else if sandbox.status().takes_calls() {
+            self.offer(&mut state, sandbox);
+        } else {
+            state.died += 1;
+            self.discard(&sandbox);
+            drop(state);
+            self.fill();
+        }
+    }
+
+    fn replace(self: &Arc<Self>, sandbox: &Arc<Sandbox>, died: bool) {
+        let was_member = {
+            let mut state = self.state();
+            state.died += u64::from(died);
+            state.in_use.remove(sandbox.id())
+        };
+        if was_member {
+            self.discard(sandbox);
+            self.fill();
+        }
+    }
+
+    /// Deletes a sandbox that is no member any more, in the background.
+    fn discard(&self, sandbox: &Arc<Sandbox>) {
+        let Some(manager) = self.manager.upgrade() else {
+            return;
+        };
+        let id = sandbox.id().to_owned();
+        tokio::spawn(async move {
+            if let Err(error) = manager.delete(&id).await {
+                tracing::warn!("{error}");
+            }
+        });
+    }
+
+    /// Replaces those that died while nobody used them, and tries again what failed.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        let dead = {
+            let mut state = self.state();
+            let (alive, dead): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.idle)
+                .into_iter()
+                .partition(|sandbox| sandbox.status().takes_calls());
+            state.idle = alive;
+            state.died += u64::try_from(dead.len()).unwrap_or(u64::MAX);
+            dead
+        };
+        for sandbox in &dead {
+            self.discard(sandbox);
+        }
+        self.fill();
+    }
+
+    /// Makes the pool smaller by a sandbox that somebody deletes.
+    pub(crate) fn forget(&self, id: &str) {
+        let mut state = self.state();
+        let before = state.idle.len();
+        state.idle.retain(|sandbox| sandbox.id() != id);
+        if state.idle.len() < before || state.in_use.remove(id) {
+            state.size = state.size.saturating_sub(1);
+        }
+    }
+
+    /// Hands out nothing any more, and deletes what is idle; what is in use is deleted when it comes back.
+    pub(crate) fn close(&self) {
+        let idle = {
+            let mut state = self.state();
+            state.closed = true;
+            // Whoever waits is told by the end of its channel.
+            state.waiting.clear();
+            std::mem::take(&mut state.idle)
+        };
+        for sandbox in &idle {
+            self.discard(sandbox);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A sandbox from a pool, which has it back when this is dropped.
+pub struct Lent {
+    pool: Arc<Pool>,
+    sandbox: Option<Arc<Sandbox>>,
+    runtime: Handle,
+}
+
+impl Lent {
+    /// Has it replaced: it does not answer.
+    fn give_up(mut self) {
+        if let Some(sandbox) = self.sandbox.take() {
+            self.pool.replace(&sandbox, true);
+        }
+    }
+}
+
+impl Deref for Lent {
+    type Target = Arc<Sandbox>;
+
+    fn deref(&self) -> &Arc<Sandbox> {
+        match &self.sandbox {
+            Some(sandbox) => sandbox,
+            None => unreachable!("a lent sandbox is there until it is dropped"),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        if let Some(sandbox) = self.sandbox.take() {
+            self.pool.returned(sandbox);
+        }
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").field(&self.sandbox).finish()
+    }
+}

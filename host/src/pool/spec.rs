@@ -1,0 +1,67 @@
+//! What a pool is to be.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::manager::CreateRequest;
+
+/// What becomes of a sandbox that was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// It is deleted, and a new one made.
+    #[default]
+    Replace,
+    /// Its backend makes it as new; it is replaced where that cannot.
+    Reset,
+    /// It is used again as it is, with everything that the last user left in it.
+    Keep,
+}
+
+/// What a pool is to be; in the configuration under `[pools.NAME]`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// Its name; that of its table in a configuration file.
+    #[serde(default)]
+    pub name: String,
+    /// The sandbox type.
+    #[serde(rename = "type")]
+    pub sandbox_type: String,
+    /// How many sandboxes it holds.
+    pub size: usize,
+    /// Their configuration.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Their labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What becomes of one that was used.
+    #[serde(default)]
+    pub reuse: Reuse,
+}
+
+impl PoolSpec {
+    /// Describes a pool whose sandboxes have the default configuration and are used once.
+    pub fn new(name: impl Into<String>, sandbox_type: impl Into<String>, size: usize) -> Self {
+        Self {
+            name: name.into(),
+            sandbox_type: sandbox_type.into(),
+            size,
+            config: Map::new(),
+            labels: BTreeMap::new(),
+            reuse: Reuse::default(),
+        }
+    }
+
+    /// Returns what one of its sandboxes is made from.
+    pub(super) fn request(&self) -> CreateRequest {
+        let mut request = CreateRequest::new(&self.sandbox_type).config(self.config.clone());
+        request.labels = self.labels.clone();
+        request.pool = Some(self.name.clone());
+        request
+    }
+}

@@ -1,0 +1,236 @@
+//! The host's own tools, with the names, parameters and results of ms-enclave's.
+
+use std::{sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{Error, ToolDescriptor};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Number, Value, json};
+
+use super::{Tool, ToolStatus, code, file, notebook, python, shell};
+use crate::{output::CommandResult, sandbox::Sandbox};
+
+/// One of the host's own tools.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Builtin {
+    Shell,
+    Python,
+    File,
+    Code,
+    Notebook,
+}
+
+/// What one of them answered: a tool of the host's can have output and fail all the same.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(super) status: ToolStatus,
+    pub(super) output: String,
+    pub(super) error: Option<String>,
+}
+
+impl Outcome {
+    pub(super) fn success(output: impl Into<String>) -> Self {
+        Self {
+            status: ToolStatus::Success,
+            output: output.into(),
+            error: None,
+        }
+    }
+
+    pub(super) fn error(error: impl Into<String>) -> Self {
+        Self {
+            status: ToolStatus::Error,
+            output: String::new(),
+            error: Some(error.into()),
+        }
+    }
+
+    /// Maps a command's end: what it wrote to standard error is the error, also where it succeeded.
+    pub(super) fn of(result: &CommandResult) -> Self {
+        let stderr = result.stderr_text();
+        Self {
+            status: match (result.exit.timed_out, result.exit.exit_code) {
+                (true, _) => ToolStatus::Timeout,
+                (false, 0) => ToolStatus::Success,
+                (false, _) => ToolStatus::Error,
+            },
+            output: result.stdout_text(),
+            error: (!stderr.is_empty()).then_some(stderr),
+        }
+    }
+}
+
+impl From<Error> for Outcome {
+    fn from(error: Error) -> Self {
+        Self::error(format!("Execution failed: {error}"))
+    }
+}
+
+/// How long a call may take, in seconds: `null` and what is not positive mean no limit.
+#[derive(Clone, Debug)]
+pub(super) struct Limit(Option<Number>);
+
+impl Limit {
+    /// What holds where nothing is said.
+    pub(super) const SECONDS: u64 = 30;
+
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let seconds = self.0.as_ref()?.as_f64().filter(|seconds| *seconds > 0.0)?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// Returns the number as it was given.
+    pub(super) fn text(&self) -> String {
+        (self.0.as_ref()).map_or_else(|| "no".into(), Number::to_string)
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(Some(Self::SECONDS.into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self)
+    }
+}
+
+impl Builtin {
+    const ALL: [Self; 5] = [
+        Self::Shell,
+        Self::Python,
+        Self::File,
+        Self::Code,
+        Self::Notebook,
+    ];
+
+    /// Makes the tools that every host has.
+    pub(crate) fn tools() -> impl Iterator<Item = Arc<Tool>> {
+        Self::ALL
+            .into_iter()
+            .map(|one| Arc::new(Tool::builtin(one)))
+    }
+
+    pub(super) fn descriptor(self) -> ToolDescriptor {
+        let (name, description, properties, required) = match self {
+            Self::Shell => shell::description(),
+            Self::Python => python::description(),
+            Self::File => file::description(),
+            Self::Code => code::description(),
+            Self::Notebook => notebook::description(),
+        };
+        let descriptor = json!({
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": false,
+            },
+        });
+        #[expect(
+            clippy::expect_used,
+            reason = "a document of our own, of the only shape there is"
+        )]
+        serde_json::from_value(descriptor).expect("a tool's description is one")
+    }
+
+    /// Runs it with parameters that were checked.
+    pub(crate) async fn execute(self, params: Value, sandbox: &Arc<Sandbox>) -> Outcome {
+        let outcome = async {
+            match self {
+                Self::Shell => shell::execute(understood(params)?, sandbox).await,
+                Self::Python => python::execute(understood(params)?, sandbox).await,
+                Self::File => file::execute(understood(params)?, sandbox).await,
+                Self::Code => code::execute(understood(params)?, sandbox).await,
+                Self::Notebook => notebook::execute(understood(params)?, sandbox).await,
+            }
+        };
+        outcome.await.unwrap_or_else(Outcome::from)
+    }
+}
+
+fn understood<T: DeserializeOwned>(params: Value) -> Result<T, Error> {
+    serde_json::from_value(params).map_err(Error::invalid_argument)
+}
+
+/// Returns what parameters are checked against: what a tool advertises to models, where numbers may
+/// have fractions, what may be left out may be `null`, and the tool itself says which words it knows.
+pub(super) fn accepted(advertised: &Value) -> Value {
+    let mut accepted = advertised.clone();
+    let required: Vec<String> = (accepted
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten())
+    .filter_map(|name| name.as_str().map(str::to_owned))
+    .collect();
+    let properties = accepted
+        .get_mut("properties")
+        .and_then(Value::as_object_mut);
+    for (name, property) in properties.into_iter().flatten() {
+        let Some(property) = property.as_object_mut() else {
+            continue;
+        };
+        property.remove("enum");
+        if property.get("type") == Some(&json!("integer")) {
+            property.insert("type".into(), json!("number"));
+        }
+        if !required.contains(name)
+            && let Some(expected) = property.remove("type")
+        {
+            property.insert("type".into(), json!([expected, "null"]));
+        }
+    }
+    accepted
+}
+
+/// The parameter that limits how long a call may take.
+pub(super) fn timeout_property() -> Value {
+    json!({ "type": "integer", "description": "Execution timeout in seconds", "default": Limit::SECONDS })
+}
+
+/// A tool's name, description, properties and what of them is required.
+pub(super) type Description = (&'static str, String, Value, &'static [&'static str]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_numbers_with_fractions_and_none_means_none() {
+        for (given, duration, text) in [
+            ("30", Some(Duration::from_secs(30)), "30"),
+            ("0.5", Some(Duration::from_millis(500)), "0.5"),
+            ("null", None, "no"),
+            ("0", None, "0"),
+            ("-1", None, "-1"),
+        ] {
+            let limit: Limit = serde_json::from_str(given).unwrap();
+            assert_eq!((limit.duration(), limit.text().as_str()), (duration, text));
+        }
+    }
+
+    #[test]
+    fn every_tool_describes_itself_and_takes_less_than_it_says() {
+        for tool in Builtin::tools() {
+            let required = tool.descriptor().parameters["required"].clone();
+            let error = tool.check_params(json!({})).unwrap_err().to_string();
+            for name in required.as_array().unwrap() {
+                assert!(error.contains(name.as_str().unwrap()), "{error}");
+            }
+            assert!(tool.check_params(json!({ "bogus": 1 })).is_err());
+        }
+        let shell = Arc::new(Tool::builtin(Builtin::Shell));
+        for timeout in [json!(0.5), json!(null), json!(-1)] {
+            let params = json!({ "command": "true", "timeout": timeout });
+            assert_eq!(shell.check_params(params.clone()), Ok(params));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `file_operation`: one file or directory of the sandbox.
+
+use std::sync::Arc;
+
+use boxyard_plugin_api::{
+    ByteSource, Command, Error, ErrorCode, Isolation, ReadFile, RemovePath, WriteFile,
+};
+use encoding_rs::{Encoding, UTF_8};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::builtin::{Description, Outcome};
+use crate::{output::Capture, sandbox::Sandbox};
+
+/// The longest file that is read: a longer one is fetched as an archive.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+#[derive(Deserialize)]
+pub(super) struct Params {
+    operation: String,
+    file_path: String,
+    content: Option<String>,
+    encoding: Option<String>,
+}
+
+pub(super) fn description() -> Description {
+    let properties = json!({
+        "operation": {
+            "type": "string",
+            "description": "Type of file operation to perform",
+            "enum": ["create", "read", "write", "delete", "list", "exists"],
+        },
+        "file_path": { "type": "string", "description": "Path to the file or directory" },
+        "content": {
+            "type": "string",
+            "description": "Content to write to file (only for write operation)",
+        },
+        "encoding": { "type": "string", "description": "File encoding", "default": "utf-8" },
+    });
+    let description = "Perform file operations like read, write, delete, and list files";
+    let required = &["operation", "file_path"];
+    ("file_operation", description.into(), properties, required)
+}
+
+pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Error> {
+    let path = params.file_path.as_str();
+    if path.trim().is_empty() {
+        return Ok(Outcome::error("No file path provided"));
+    }
+    let encoding = match params.encoding.as_deref().map(encoding) {
+        None => UTF_8,
+        Some(Some(encoding)) => encoding,
+        Some(None) => {
+            let name = params.encoding.unwrap_or_default();
+            return Ok(Outcome::error(format!(
+                "Unknown encoding: {name}; expected for example utf-8, latin-1, gbk, shift_jis"
+            )));
+        }
+    };
+    match (params.operation.as_str(), params.content) {
+        ("read", _) => read(sandbox, path, encoding).await,
+        ("write", None) => Ok(Outcome::error("Content is required for write operation")),
+        ("write" | "create", content) => {
+            write(sandbox, path, &content.unwrap_or_default(), encoding).await
+        }
+        ("delete", _) => delete(sandbox, path).await,
+        ("list", _) => list(sandbox, path).await,
+        ("exists", _) => match sandbox.stat(path).await {
+            Ok(_) => Ok(Outcome::success("exists")),
+            Err(error) if error.code() == ErrorCode::NOT_FOUND => {
+                Ok(Outcome::success("does not exist"))
+            }
+            Err(error) => Ok(Outcome::error(error.message())),
+        },
+        (unknown, _) => Ok(Outcome::error(format!("Unknown operation: {unknown}"))),
+    }
+}
+
+/// Finds an encoding by the names that Python has for it too.
+fn encoding(name: &str) -> Option<&'static Encoding> {
+    Encoding::for_label(name.as_bytes())
+        .or_else(|| Encoding::for_label(name.replace(['-', '_'], "").as_bytes()))
+        .or_else(|| Encoding::for_label(name.replace('_', "-").as_bytes()))
+}
+
+async fn read(
+    sandbox: &Arc<Sandbox>,
+    path: &str,
+    encoding: &'static Encoding,
+) -> Result<Outcome, Error> {
+    let content = Capture::new(LONGEST);
+    let request = ReadFile::new(path);
+    if let Err(error) = sandbox.read_file(&request, content.sink()).await {
+        return Ok(Outcome::error(error.message()));
+    }
+    let (bytes, cut) = content.take();
+    if cut {
+        return Ok(Outcome::error(format!(
+            "{path} is longer than {LONGEST} bytes: fetch it as an archive, or a part of it with a command"
+        )));
+    }
+    Ok(Outcome::success(encoding.decode(&bytes).0))
+}
+
+async fn write(
+    sandbox: &Arc<Sandbox>,
+    path: &str,
+    content: &str,
+    encoding: &'static Encoding,
+) -> Result<Outcome, Error> {
+    let (bytes, _, lossy) = encoding.encode(content);
+    if lossy {
+        return Ok(Outcome::error(format!(
+            "the content has characters that {} has not",
+            encoding.name()
+        )));
+    }
+    let request = WriteFile::new(path).make_parents(true);
+    let written = sandbox.write_file(&request, ByteSource::from_bytes(bytes.into_owned()));
+    Ok(match written.await {
+        Ok(()) => Outcome::success(format!("File written successfully: {path}")),
+        Err(error) => Outcome::error(error.message()),
+    })
+}
+
+/// Removes whatever is there; nothing is as good.
+async fn delete(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
+    let request = RemovePath::new(path).recursive(true);
+    match sandbox.remove(&request).await {
+        Err(error) if error.code() != ErrorCode::NOT_FOUND => Ok(Outcome::error(error.message())),
+        _ => Ok(Outcome::success(format!("Successfully deleted: {path}"))),
+    }
+}
+
+/// Lists a directory as `ls -la` does.
+async fn list(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
+    let path = match sandbox.sandbox_type().isolation() {
+        // Where the files are below the working directory, a command must look there too.
+        Isolation::None | Isolation::Process => &format!("./{path}"),
+        _ => path,
+    };
+    let result = sandbox
+        .run(Command::argv(["ls", "-la", "--", path]), None)
+        .await?;
+    Ok(match result.exit.exit_code {
+        0 => Outcome::success(result.stdout_text()),
+        _ => Outcome::error(result.stderr_text()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_have_the_names_that_python_gives_them() {
+        for name in [
+            "utf-8",
+            "utf8",
+            "UTF_8",
+            "latin-1",
+            "latin1",
+            "gbk",
+            "shift_jis",
+            "ascii",
+            "cp1252",
+        ] {
+            assert!(encoding(name).is_some(), "{name}");
+        }
+        assert!(encoding("klingon").is_none());
+    }
+}

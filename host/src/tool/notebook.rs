@@ -1,0 +1,214 @@
+//! `notebook_executor`: Python that keeps its state between calls; no Jupyter is needed.
+//!
+//! One interpreter per sandbox reads cells from its standard input and answers on its standard
+//! output. A cell that runs too long is interrupted as Ctrl-C does; one that goes on all the same
+//! ends with its interpreter, and the state with it.
+
+use std::{sync::Arc, time::Duration};
+
+use boxyard_plugin_api::{
+    ByteSink, ByteSource, Chunk, Command, CommandIo, Control, Controls, Error, pipe,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{sync::Mutex, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    ToolStatus,
+    builtin::{Description, Limit, Outcome, timeout_property},
+};
+use crate::{output::Capture, sandbox::Sandbox};
+
+const DRIVER: &str = include_str!("notebook.py");
+/// Becomes the interpreter with the driver `$0`.
+const INTERPRETER: &str =
+    r#"command -v python3 >/dev/null 2>&1 && exec python3 -u -c "$0"; exec python -u -c "$0""#;
+/// How long an interrupted cell may take to end.
+const INTERRUPTED: Duration = Duration::from_secs(2);
+const SIGINT: i32 = 2;
+
+#[derive(Deserialize)]
+pub(super) struct Params {
+    code: String,
+    #[serde(default)]
+    timeout: Limit,
+}
+
+/// What the interpreter answers to a cell.
+#[derive(Deserialize)]
+struct Answer {
+    output: String,
+    result: Option<String>,
+    error: Option<String>,
+}
+
+pub(super) fn description() -> Description {
+    let properties = json!({
+        "code": { "type": "string", "description": "Python code to execute in the notebook kernel" },
+        "timeout": timeout_property(),
+    });
+    let description = "Execute Python code in a kernel that keeps its state between calls";
+    (
+        "notebook_executor",
+        description.into(),
+        properties,
+        &["code"],
+    )
+}
+
+pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Error> {
+    if params.code.trim().is_empty() {
+        return Ok(Outcome::error("No code provided"));
+    }
+    // One cell at a time, in the order of their calls.
+    let mut place = sandbox.notebook().kernel.lock().await;
+    let mut kernel = match place.take() {
+        Some(kernel) if !kernel.ended.is_cancelled() => kernel,
+        _ => Kernel::start(sandbox),
+    };
+    let asked = kernel.ask(&params.code, sandbox.max_output_bytes());
+    let limit = params.timeout.duration().unwrap_or(Duration::MAX);
+    let Ok(answer) = timeout(limit, asked).await else {
+        let late = kernel.interrupt().await;
+        let mut error = late.as_ref().map(said).unwrap_or_default();
+        error.push_str(&format!(
+            "Execution timed out after {} seconds",
+            params.timeout.text()
+        ));
+        if late.is_some() {
+            *place = Some(kernel);
+        } else {
+            error.push_str("; it could not be interrupted, so the notebook's state is lost");
+        }
+        return Ok(Outcome {
+            status: ToolStatus::Timeout,
+            output: String::new(),
+            error: Some(error),
+        });
+    };
+    let Some(answer) = answer else {
+        let why = kernel.why_it_ended().await;
+        return Ok(Outcome::error(format!(
+            "the notebook's Python ended, and its state is lost{why}"
+        )));
+    };
+    // Only here: a cell that was given up ends with its interpreter.
+    *place = Some(kernel);
+    let said = said(&answer);
+    Ok(match answer.error {
+        Some(_) => Outcome::error(said),
+        None => Outcome::success(said),
+    })
+}
+
+/// Puts together what a cell showed, as a notebook does.
+fn said(answer: &Answer) -> String {
+    let mut said = answer.output.clone();
+    if let Some(result) = &answer.result {
+        said.push_str(&format!("\nResult: {result}"));
+    }
+    said.push_str(answer.error.as_deref().unwrap_or_default());
+    said
+}
+
+/// A sandbox's notebook; its interpreter is started by the first cell.
+#[derive(Debug, Default)]
+pub(crate) struct Notebook {
+    kernel: Mutex<Option<Kernel>>,
+}
+
+impl Notebook {
+    /// Ends its interpreter once no cell is running.
+    pub(crate) async fn end(&self) {
+        self.kernel.lock().await.take();
+    }
+}
+
+/// The interpreter of a notebook; ended when it is dropped.
+#[derive(Debug)]
+struct Kernel {
+    cells: ByteSink,
+    answers: ByteSource,
+    controls: ByteSink,
+    complaints: Capture,
+    rest: Vec<u8>,
+    ended: CancellationToken,
+    _command: AbortOnDropHandle<()>,
+}
+
+impl Kernel {
+    fn start(sandbox: &Arc<Sandbox>) -> Self {
+        let ((cells, stdin), (stdout, answers)) = (pipe(), pipe());
+        let (controls, controls_source) = pipe();
+        let complaints = Capture::new(16 * 1024);
+        let io = CommandIo {
+            stdin,
+            stdout,
+            stderr: complaints.sink(),
+            controls: Controls::from_source(controls_source),
+        };
+        let mut command = Command::argv(["sh", "-c", INTERPRETER, DRIVER]);
+        command.stdin = true;
+        let ended = CancellationToken::new();
+        let running = {
+            let (sandbox, ended, complaints) =
+                (Arc::clone(sandbox), ended.clone(), complaints.sink());
+            async move {
+                let _ended = ended.drop_guard();
+                if let Err(error) = sandbox.execute_in_background(&command, io).await {
+                    let message = error.to_string().into_bytes();
+                    // Whoever asks why it ended reads it.
+                    let _ = complaints.write(Chunk::from(message)).await;
+                }
+            }
+        };
+        Self {
+            cells,
+            answers,
+            controls,
+            complaints,
+            rest: Vec::new(),
+            ended,
+            _command: AbortOnDropHandle::new(tokio::spawn(running)),
+        }
+    }
+
+    /// Runs a cell; `None` where the interpreter ended.
+    async fn ask(&mut self, code: &str, limit: usize) -> Option<Answer> {
+        let line = format!("{}\n", json!({ "code": code, "limit": limit }));
+        self.cells
+            .write(Chunk::from(line.into_bytes()))
+            .await
+            .ok()?;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Option<Answer> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return serde_json::from_slice(&line).ok();
+            }
+            let chunk = self.answers.read(64 * 1024).await.ok()??;
+            self.rest.extend_from_slice(&chunk);
+        }
+    }
+
+    /// Interrupts the cell; `None` where it goes on.
+    async fn interrupt(&mut self) -> Option<Answer> {
+        let line = Control::Signal(SIGINT).to_line();
+        self.controls.write(Chunk::from(line)).await.ok()?;
+        timeout(INTERRUPTED, self.answer()).await.ok()?
+    }
+
+    async fn why_it_ended(&mut self) -> String {
+        // Its last words come with its end.
+        let _ = timeout(INTERRUPTED, self.ended.cancelled()).await;
+        let (words, _) = self.complaints.take();
+        match String::from_utf8_lossy(&words).trim() {
+            "" => String::new(),
+            words => format!(": {words}"),
+        }
+    }
+}
