@@ -34,6 +34,8 @@ pub struct Config {
     pub log: String,
     /// Where leases and plugins' data live.
     pub state_dir: Option<PathBuf>,
+    /// Where `serve` keeps what outlives it; `store` in the state directory where it is left out.
+    pub store: Option<PathBuf>,
     /// Where private copies of plugins live.
     pub cache_dir: Option<PathBuf>,
     /// How much of each output stream a buffered result holds, in bytes.
@@ -68,6 +70,7 @@ impl Default for Config {
             default_type: None,
             log: "warn".into(),
             state_dir: None,
+            store: None,
             cache_dir: None,
             max_output_bytes: 1024 * 1024,
             plugin_threads: 2,
@@ -145,6 +148,8 @@ durations! {
         cancel_grace = 5;
         /// How old what a dead host left behind must be before it is removed.
         sweep_grace = 60;
+        /// How long sandboxes wait for the next host when theirs was killed.
+        linger = 600;
         /// Ending everything at shutdown.
         shutdown = 20;
     }
@@ -343,6 +348,12 @@ impl Config {
                 |directory| directory.join("boxyard"),
             )
         })
+    }
+
+    /// Returns where `serve` keeps what outlives it.
+    pub fn store_dir(&self) -> PathBuf {
+        let store = self.store.clone();
+        store.unwrap_or_else(|| self.state_dir().join("store"))
     }
 
     /// Returns where private copies of plugins live.

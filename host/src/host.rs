@@ -10,6 +10,7 @@ use crate::{
     manager::Manager,
     plugin::{DiscoverError, InProcess, Needed, Placement, PluginReport, PluginSet, Scan},
     registry::Registry,
+    store::{Opened, Store, StoreError},
 };
 
 /// Why a host does not start.
@@ -23,6 +24,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Loading plugins panicked.
     #[error("loading plugins failed: {message}")]
     Plugins {
@@ -61,7 +65,23 @@ impl Host {
     /// [`StartError`].
     pub async fn start_for(config: Config, needed: Needed) -> Result<Self, StartError> {
         let search = move |plugins: &PluginSet| plugins.rescan_needed(&needed);
-        Self::start_searching(config, InProcess, search).await
+        Self::start_searching(config, InProcess, search, None).await
+    }
+
+    /// Does [`Host::start`] with the configured store: sandboxes outlive the process where their
+    /// backends can recover them, and what an earlier process left is taken up.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_stored(config: Config) -> Result<Self, StartError> {
+        let directory = config.store_dir();
+        // Before anything is loaded: two hosts on one store would take each other's sandboxes.
+        let opened = spawn_blocking(move || Store::open(&directory)).await;
+        let opened = opened.map_err(|error| StartError::Plugins {
+            message: error.to_string(),
+        })??;
+        Self::start_searching(config, InProcess, PluginSet::rescan, Some(opened)).await
     }
 
     /// Does [`Host::start`] with plugins whose code runs elsewhere.
@@ -73,13 +93,14 @@ impl Host {
         config: Config,
         placement: impl Placement,
     ) -> Result<Self, StartError> {
-        Self::start_searching(config, placement, PluginSet::rescan).await
+        Self::start_searching(config, placement, PluginSet::rescan, None).await
     }
 
     async fn start_searching(
         config: Config,
         placement: impl Placement,
         search: impl FnOnce(&PluginSet) -> Scan + Send + 'static,
+        stored: Option<Opened>,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let state = |source| StartError::State {
@@ -99,7 +120,14 @@ impl Host {
         let scan = searched.map_err(|error| StartError::Plugins {
             message: error.to_string(),
         })?;
-        let manager = Manager::new(Arc::clone(&config), host_id, scan.registry).map_err(state)?;
+        let (lease, store, contents) = match stored {
+            Some(opened) => (opened.lease, Some(opened.store), Some(opened.contents)),
+            None => (Manager::lease(&config).map_err(state)?, None, None),
+        };
+        let manager = Manager::new(Arc::clone(&config), host_id, scan.registry, lease, store);
+        if let Some(contents) = contents {
+            manager.restore(contents).await;
+        }
         Ok(Self {
             config,
             plugins,

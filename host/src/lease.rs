@@ -64,6 +64,38 @@ impl Lease {
         })
     }
 
+    /// Takes the lease of a store, which is the same for each of its hosts and which no other host
+    /// sweeps; `None` while another one has it.
+    pub(crate) fn of_store(path: &Path, id: &str) -> io::Result<Option<Self>> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(Some(Self {
+            id: id.into(),
+            path: path.into(),
+            types: Mutex::new(text.lines().map(str::to_owned).collect()),
+            file: Mutex::new(file),
+            // The store is there longer than any of its hosts.
+            kept: AtomicBool::new(true),
+        }))
+    }
+
+    /// Returns the sandbox types that were used under it.
+    pub(crate) fn types(&self) -> Vec<String> {
+        let types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
+        types.iter().cloned().collect()
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }

@@ -35,6 +35,7 @@ mod pool;
 mod registry;
 mod sandbox;
 mod schema;
+mod store;
 pub mod telemetry;
 mod tool;
 
@@ -53,4 +54,5 @@ pub use pool::{Lent, Pool, PoolError, PoolSpec, PoolStats, Reuse};
 pub use registry::{Registry, SandboxType, UnknownType};
 pub use sandbox::{Event, Sandbox, SandboxInfo, Status, StatusError};
 pub use schema::{Problem, SchemaError};
+pub use store::StoreError;
 pub use tool::{Language, Tool, ToolError, ToolResult, ToolStatus};

@@ -3,13 +3,14 @@
 mod pools;
 mod reaper;
 mod request;
+mod restore;
 
 use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use boxyard_plugin_api::{
@@ -25,8 +26,9 @@ use crate::{
     lease::{self, FreeLease, Lease},
     pool::Pool,
     registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Lifetime, Record, Sandbox, clean_up_remains},
+    sandbox::{Beginning, Journal, Lifetime, Past, Record, Sandbox, clean_up_remains},
     schema::SchemaError,
+    store::{Change, SavedSandbox, Store, StoreError},
 };
 
 pub use pools::CreatePoolError;
@@ -67,6 +69,13 @@ pub enum CreateError {
         what: String,
         /// The configuration's key.
         limit: String,
+    },
+    /// The store cannot be written.
+    #[error("cannot note the sandbox, so that it is found again when this process dies: {source}")]
+    Store {
+        /// Why.
+        #[from]
+        source: StoreError,
     },
     /// The lease cannot be written.
     #[error(
@@ -118,6 +127,8 @@ struct Inner {
     config: Arc<Config>,
     host_id: String,
     lease: Lease,
+    /// Where sandboxes are noted that are to outlive the process.
+    store: Option<Store>,
     registry: RwLock<Arc<Registry>>,
     sandboxes: Mutex<Sandboxes>,
     pools: Mutex<BTreeMap<String, Arc<Pool>>>,
@@ -187,18 +198,25 @@ impl Manager {
         config: Arc<Config>,
         host_id: String,
         registry: Arc<Registry>,
-    ) -> io::Result<Self> {
-        let lease = Lease::take(&leases(&config))?;
+        lease: Lease,
+        store: Option<Store>,
+    ) -> Self {
         let manager = Self(Arc::new(Inner {
             config,
             host_id,
             lease,
+            store,
             registry: RwLock::new(registry),
             sandboxes: Mutex::default(),
             pools: Mutex::default(),
         }));
         reaper::run(&manager);
-        Ok(manager)
+        manager
+    }
+
+    /// Takes a lease that lives as long as this process.
+    pub(crate) fn lease(config: &Config) -> io::Result<Lease> {
+        Lease::take(&leases(config))
     }
 
     pub(crate) fn downgrade(&self) -> WeakManager {
@@ -251,11 +269,7 @@ impl Manager {
             });
         }
         let creation = Creation::begin(self, sandbox_type.name())?;
-        let lease = self.0.lease.id();
-        // It does not linger: nothing is kept of a sandbox, that a later host could find it by.
-        let mut identity = SandboxIdentity::new(lease::new_id(), &*self.0.host_id, lease);
-        identity.name = request.name;
-        identity.labels = request.labels;
+        let identity = self.identity(lease::new_id(), request.name, request.labels);
         self.0
             .lease
             .note_type(sandbox_type.name())
@@ -266,13 +280,22 @@ impl Manager {
             idle: request.idle_timeout,
             ended: lifetimes.ended,
         };
-        let name = sandbox_type.name();
-        let record = Record::new(identity, name, config, tools, lifetime, request.listener);
+        let beginning = Beginning {
+            journal: Journal::new(self.0.store.clone(), &identity.id),
+            identity,
+            sandbox_type: sandbox_type.name().into(),
+            config,
+            tools,
+            lifetime,
+            created_at: SystemTime::now(),
+            listener: request.listener,
+            past: Past::default(),
+        };
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         let making = async move {
             let made = manager
-                .make(record, sandbox_type, &registry, creation)
+                .make(beginning, request.pool, sandbox_type, &registry, creation)
                 .await;
             // Where nobody takes it, the handover deletes it.
             let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
@@ -283,9 +306,27 @@ impl Manager {
         made.map(Handover::take)
     }
 
+    /// Names a sandbox of this host. Only one that is noted can be found again, and lingers.
+    fn identity(
+        &self,
+        id: String,
+        name: String,
+        labels: BTreeMap<String, String>,
+    ) -> SandboxIdentity {
+        let mut identity = SandboxIdentity::new(id, &*self.0.host_id, self.0.lease.id());
+        identity.name = name;
+        identity.labels = labels;
+        if self.0.store.is_some() {
+            let linger = self.0.config.timeouts.linger.as_millis();
+            identity.linger_ms = u64::try_from(linger).unwrap_or(u64::MAX);
+        }
+        identity
+    }
+
     async fn make(
         &self,
-        record: Arc<Record>,
+        beginning: Beginning,
+        pool: Option<String>,
         sandbox_type: Arc<SandboxType>,
         registry: &Registry,
         creation: Creation,
@@ -295,22 +336,17 @@ impl Manager {
             sandbox_type: sandbox_type.name().into(),
             source,
         };
-        let instance = sandbox_type
-            .create(record.config(), record.services())
-            .await;
-        let instance = match instance {
+        if let Some(store) = &self.0.store {
+            let saved = SavedSandbox::of(&beginning, pool);
+            store.make(Change::Insert(Box::new(saved))).await?;
+        }
+        let record = Record::new(beginning);
+        let created = sandbox_type.create(record.config(), record.services());
+        let instance = match created.await {
             Ok(instance) => instance,
             Err(error) => {
                 record.fail(&error.to_string());
-                if broke_off(&error)
-                    && let Err(left) = clean_up_remains(&record, &sandbox_type).await
-                {
-                    tracing::warn!(
-                        sandbox = record.id(),
-                        "what was made of it is left to the sweep: {left}"
-                    );
-                    self.0.lease.keep();
-                }
+                self.undo(&record, &sandbox_type, &error).await;
                 return Err(failed("create", error));
             }
         };
@@ -322,16 +358,40 @@ impl Manager {
             Arc::clone(&self.0.config),
         );
         let sandbox = Arc::new(sandbox);
-        if let Err(error) = sandbox.start().await {
-            if let Err(left) = sandbox.end().await {
-                tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
-                // Not forgotten: it is shown as an error, and can be deleted again.
-                creation.end(sandbox);
+        let started = match sandbox.start().await {
+            // Whoever is told of it finds it again, whatever becomes of this process.
+            Ok(()) => sandbox.journal().flush().await.map_err(CreateError::from),
+            Err(error) => Err(failed("start", error)),
+        };
+        if let Err(error) = started {
+            match sandbox.end().await {
+                Ok(()) => sandbox.forget().await,
+                Err(left) => {
+                    tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
+                    // Not forgotten: it is shown as an error, and can be deleted again.
+                    creation.end(sandbox);
+                }
             }
-            return Err(failed("start", error));
+            return Err(error);
         }
         creation.end(Arc::clone(&sandbox));
         Ok(sandbox)
+    }
+
+    /// Cleans up after a creation that failed, where its backend could not.
+    async fn undo(&self, record: &Record, sandbox_type: &SandboxType, error: &Error) {
+        if broke_off(error)
+            && let Err(left) = clean_up_remains(record, sandbox_type).await
+        {
+            tracing::warn!(
+                sandbox = record.id(),
+                "what was made of it is left to the sweep: {left}"
+            );
+            self.0.lease.keep();
+        }
+        if let Err(error) = record.journal().remove().await {
+            tracing::warn!(sandbox = record.id(), "it stays in the store: {error}");
+        }
     }
 
     /// Returns a sandbox by its id.
@@ -371,6 +431,7 @@ impl Manager {
         let manager = self.clone();
         let ending = async move {
             sandbox.end().await?;
+            sandbox.forget().await;
             manager.sandboxes().by_id.remove(sandbox.id());
             Ok(())
         };

@@ -164,6 +164,23 @@ impl Pool {
         &self.spec
     }
 
+    /// Returns what it would be made from now.
+    pub(crate) fn current_spec(&self) -> PoolSpec {
+        let mut spec = self.spec.clone();
+        spec.size = self.state().size;
+        spec
+    }
+
+    /// Takes in a sandbox of an earlier process's pool; one that may have been used is replaced where
+    /// none is used twice.
+    pub(crate) fn adopt(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
+        if self.spec.reuse == Reuse::Keep && sandbox.status().takes_calls() {
+            self.offer(&mut self.state(), sandbox);
+        } else {
+            self.discard(&sandbox);
+        }
+    }
+
     /// Returns what it has and what became of it.
     pub fn stats(&self) -> PoolStats {
         let state = self.state();
@@ -199,6 +216,9 @@ impl Pool {
             self.discard(&sandbox);
         }
         drop(state);
+        if let Some(manager) = self.manager.upgrade() {
+            manager.note_pool_soon(self);
+        }
         self.fill();
     }
 

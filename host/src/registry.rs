@@ -7,7 +7,7 @@ use boxyard_plugin_api::{
     abi::{SandboxServicesObject, SandboxTypeObject},
     canonical_type_name,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Error, Isolation,
@@ -112,8 +112,8 @@ impl Registry {
 pub struct SandboxType {
     descriptor: SandboxTypeDescriptor,
     schema: Schema,
-    object: SandboxTypeObject,
-    seam: Arc<Seam>,
+    /// Nothing where it only stands for one that is not loaded.
+    code: Option<(SandboxTypeObject, Arc<Seam>)>,
 }
 
 impl SandboxType {
@@ -126,9 +126,31 @@ impl SandboxType {
         Self {
             descriptor,
             schema,
-            object,
-            seam,
+            code: Some((object, seam)),
         }
+    }
+
+    /// Stands for a type that no plugin provides now, of which there are sandboxes.
+    pub(crate) fn absent(name: &str) -> Self {
+        let descriptor = json!({ "name": name, "isolation": "none", "config_schema": {} });
+        #[expect(
+            clippy::expect_used,
+            reason = "a document of our own, of the only shape there is"
+        )]
+        let descriptor: SandboxTypeDescriptor =
+            serde_json::from_value(descriptor).expect("a type's description is one");
+        Self {
+            schema: Schema::new(descriptor.config_schema.clone()),
+            descriptor,
+            code: None,
+        }
+    }
+
+    fn code(&self) -> Result<&(SandboxTypeObject, Arc<Seam>), Error> {
+        self.code.as_ref().ok_or_else(|| {
+            let name = self.name();
+            Error::unavailable(format_args!("no plugin that provides `{name}` is loaded"))
+        })
     }
 
     /// Returns its canonical name.
@@ -138,7 +160,7 @@ impl SandboxType {
 
     /// Returns the name of the plugin that provides it.
     pub fn plugin(&self) -> &str {
-        self.seam.plugin()
+        self.code.as_ref().map_or("", |(_, seam)| seam.plugin())
     }
 
     /// Returns how strongly its sandboxes are kept away from the machine.
@@ -168,9 +190,14 @@ impl SandboxType {
 
     /// Looks whether sandboxes can be made here and now.
     pub async fn probe(&self) -> Health {
-        let terms = Terms::within(self.seam.timeouts.probe);
-        let answer = self.seam.call(terms, |call| self.object.probe(call)).await;
-        answer.unwrap_or_else(|error| Health::unhealthy(error.to_string()))
+        let probed = async {
+            let (object, seam) = self.code()?;
+            let terms = Terms::within(seam.timeouts.probe);
+            seam.call(terms, |call| object.probe(call)).await
+        };
+        probed
+            .await
+            .unwrap_or_else(|error| Health::unhealthy(error.to_string()))
     }
 
     pub(crate) async fn create(
@@ -178,12 +205,10 @@ impl SandboxType {
         config: &Value,
         services: SandboxServicesObject,
     ) -> Result<Instance, Error> {
-        let terms = Terms::within(self.seam.timeouts.create);
-        let handle = self
-            .seam
-            .call(terms, |call| self.object.create(config, services, call))
-            .await?;
-        Ok(Instance::new(handle, Arc::clone(&self.seam)))
+        let (object, seam) = self.code()?;
+        let terms = Terms::within(seam.timeouts.create);
+        let created = seam.call(terms, |call| object.create(config, services, call));
+        Ok(Instance::new(created.await?, Arc::clone(seam)))
     }
 
     pub(crate) async fn recover(
@@ -191,18 +216,16 @@ impl SandboxType {
         state: &State,
         services: SandboxServicesObject,
     ) -> Result<Option<Instance>, Error> {
-        let terms = Terms::within(self.seam.timeouts.create);
-        let found = self
-            .seam
-            .call(terms, |call| self.object.recover(state, services, call))
-            .await?;
-        Ok(found.map(|handle| Instance::new(handle, Arc::clone(&self.seam))))
+        let (object, seam) = self.code()?;
+        let terms = Terms::within(seam.timeouts.create);
+        let found = seam.call(terms, |call| object.recover(state, services, call));
+        let instance = |handle| Instance::new(handle, Arc::clone(seam));
+        Ok(found.await?.map(instance))
     }
 
     pub(crate) async fn sweep(&self, request: &SweepRequest) -> Result<Swept, Error> {
-        let terms = Terms::within(self.seam.timeouts.cleanup);
-        self.seam
-            .call(terms, |call| self.object.sweep(request, call))
-            .await
+        let (object, seam) = self.code()?;
+        let terms = Terms::within(seam.timeouts.cleanup);
+        seam.call(terms, |call| object.sweep(request, call)).await
     }
 }

@@ -3,6 +3,7 @@
 mod events;
 mod facade;
 mod files;
+mod journal;
 mod record;
 mod status;
 
@@ -29,8 +30,9 @@ use crate::{
 };
 
 pub use events::Event;
+pub(crate) use journal::Journal;
 pub use record::SandboxInfo;
-pub(crate) use record::{Lifetime, Record};
+pub(crate) use record::{Beginning, Lifetime, Past, Record};
 pub use status::{Status, StatusError};
 
 /// How long after a command's own timeout the host ends the call itself.
@@ -40,7 +42,8 @@ const TIMEOUT_BACKSTOP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Sandbox {
     record: Arc<Record>,
-    instance: Instance,
+    /// What its backend gave; nothing where an earlier process had it and nothing runs any more.
+    instance: Option<Instance>,
     sandbox_type: Arc<SandboxType>,
     tools: Vec<Arc<Tool>>,
     /// What the host is configured to.
@@ -62,7 +65,7 @@ enum End {
 impl Sandbox {
     pub(crate) fn new(
         record: Arc<Record>,
-        instance: Instance,
+        instance: impl Into<Option<Instance>>,
         sandbox_type: Arc<SandboxType>,
         registry: &Registry,
         host: Arc<Config>,
@@ -70,7 +73,7 @@ impl Sandbox {
         let tools = tools(&record, &sandbox_type, registry);
         Self {
             record,
-            instance,
+            instance: instance.into(),
             sandbox_type,
             tools,
             host,
@@ -167,12 +170,8 @@ impl Sandbox {
         let mut info = self.summary();
         if self.record.status().takes_calls() {
             let terms = Terms::within(Duration::from_secs(5));
-            let backend = self
-                .instance
-                .call(terms, self.panicked(), |handle, call| handle.info(call));
-            let context = self.instance.call(terms, self.panicked(), |handle, call| {
-                handle.execution_context(call)
-            });
+            let backend = self.call_instance(terms, |handle, call| handle.info(call));
+            let context = self.call_instance(terms, |handle, call| handle.execution_context(call));
             let (backend, context) = tokio::join!(backend, context);
             info.backend = backend.unwrap_or_default();
             info.execution_context = context.unwrap_or_default();
@@ -180,9 +179,57 @@ impl Sandbox {
         info
     }
 
+    /// Returns what its backend gave.
+    fn instance(&self) -> Result<&Instance> {
+        let instance = self.instance.as_ref();
+        instance.ok_or_else(|| Error::failed_precondition("nothing of the sandbox runs any more"))
+    }
+
+    /// Calls a method of the sandbox, whatever its status.
+    async fn call_instance<T: Send + 'static>(
+        self: &Arc<Self>,
+        terms: Terms<'_>,
+        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
+    ) -> Result<T> {
+        let instance = self.instance()?;
+        instance.call(terms, self.panicked(), start).await
+    }
+
+    /// Takes up a sandbox that an earlier process left running.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.record.move_to(Status::Running)?;
+        self.record.event("recovered", Value::Null);
+        Ok(())
+    }
+
+    /// Takes up what an earlier process had stopped.
+    pub(crate) fn resume_stopped(&mut self) {
+        *self.end.get_mut() = End::Stopped;
+        self.record.stopping();
+        self.record.stopped();
+    }
+
+    /// Takes up what an earlier process left and what nobody can use any more.
+    pub(crate) fn resume_failed(&self, error: &str) {
+        self.record.fail(error);
+    }
+
+    /// Forgets it in the store.
+    pub(crate) async fn forget(&self) {
+        if let Err(error) = self.record.journal().remove().await {
+            // The next host finds nothing of it, and says so.
+            tracing::warn!(sandbox = self.id(), "it stays in the store: {error}");
+        }
+    }
+
+    /// Returns the line to what is kept of it.
+    pub(crate) fn journal(&self) -> &Journal {
+        self.record.journal()
+    }
+
     /// Makes it ready for commands.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<()> {
-        let started = self.instance.start().await;
+        let started = self.instance()?.start().await;
         match started {
             Ok(()) => {
                 let moved = self.record.move_to(Status::Running);
@@ -343,7 +390,7 @@ impl Sandbox {
             ..Terms::default()
         };
         let call = |handle: &SandboxHandle, call| handle.execute_command(command, io, call);
-        self.instance.call(terms, self.panicked(), call).await
+        self.call_instance(terms, call).await
     }
 
     pub(crate) fn notebook(&self) -> &Notebook {
@@ -378,7 +425,7 @@ impl Sandbox {
             until: Some(&self.over),
             ..terms
         };
-        self.instance.call(terms, self.panicked(), start).await
+        self.call_instance(terms, start).await
     }
 
     /// Returns what to do when a method of it panicked.
@@ -407,7 +454,11 @@ impl Sandbox {
             return Ok(());
         }
         self.record.stopping();
-        match self.instance.stop().await {
+        let stopped = match &self.instance {
+            Some(instance) => instance.stop().await,
+            None => Ok(()),
+        };
+        match stopped {
             Ok(()) => {
                 *end = End::Stopped;
                 self.wind_up().await;
@@ -434,9 +485,14 @@ impl Sandbox {
         // A failed stop is in the record; cleaning up ends what it can all the same.
         let _ = self.stop_locked(&mut end).await;
         self.wind_up().await;
-        let cleaned = match self.instance.clean_up().await {
-            Err(error) if self.instance.is_poisoned() => self.clean_up_anew(error).await,
-            cleaned => cleaned,
+        let cleaned = match &self.instance {
+            None => clean_up_remains(&self.record, &self.sandbox_type)
+                .await
+                .map(drop),
+            Some(instance) => match instance.clean_up().await {
+                Err(error) if instance.is_poisoned() => self.clean_up_anew(error).await,
+                cleaned => cleaned,
+            },
         };
         match cleaned {
             Ok(()) => {
@@ -455,7 +511,10 @@ impl Sandbox {
     async fn wind_up(&self) {
         self.over.cancel();
         // Every call is dropped after its grace, and one that a tool made after the tool's.
-        let longest = self.instance.cancel_grace().saturating_mul(2);
+        let Some(instance) = &self.instance else {
+            return;
+        };
+        let longest = instance.cancel_grace().saturating_mul(2);
         if timeout(longest, self.record.quiet()).await.is_err() {
             tracing::warn!(sandbox = self.id(), "calls outlive the sandbox");
         }

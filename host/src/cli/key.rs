@@ -22,7 +22,10 @@ pub(super) fn run(verb: &KeyVerb) -> Result<u8, Failure> {
     }
     let key = keys::generate();
     output::remark("the key is shown once; clients send it as `X-API-Key`. Accept it with:");
-    output::remark(format_args!("[http.keys]\n{name} = \"{}\"", keys::hash(&key)));
+    output::remark(format_args!(
+        "[http.keys]\n{name} = \"{}\"",
+        keys::hash(&key)
+    ));
     output::line(key)?;
     Ok(exit::SUCCESS)
 }

@@ -9,7 +9,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Failure, output, start_host};
+use super::{Failure, output};
 use crate::{config::Config, exit, host::Host, http::Server, plugin::PluginStatus};
 
 /// How often what dead hosts left is looked for.
@@ -65,7 +65,9 @@ pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failu
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let host = start_host(config, exit::FAILURE).await?;
+    let host = Host::start_stored(config)
+        .await
+        .map_err(|error| Failure::new(exit::FAILURE, error))?;
     let server = match Server::bind(host.clone()).await {
         Ok(server) => server,
         Err(error) => {
@@ -76,6 +78,8 @@ pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failu
     for (name, spec) in &host.config().pools {
         let mut spec = spec.clone();
         spec.name.clone_from(name);
+        // One of the last process is made anew: the configuration may say something else now.
+        let _ = host.manager().delete_pool(name);
         if let Err(error) = host.manager().create_pool(spec) {
             tracing::error!(pool = name, "no such pool is kept: {error}");
         }

@@ -20,7 +20,9 @@ use crate::{
 };
 
 /// What stands for a value that is nobody's business.
-pub(super) const SECRET: &str = "***";
+const SECRET: &str = "***";
+/// What sandbox types call the variables of their commands.
+const ENVIRONMENTS: [&str; 2] = ["env_vars", "env"];
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -9,6 +9,7 @@ use super::{CreateError, Manager};
 use crate::{
     UnknownType,
     pool::{Pool, PoolError, PoolSpec},
+    store::Change,
 };
 
 /// Why there is no new pool.
@@ -42,8 +43,29 @@ impl Manager {
             pools.insert(pool.name().into(), Arc::clone(&pool));
             pool
         };
+        self.note_pool_soon(&pool);
         pool.fill();
         Ok(pool)
+    }
+
+    /// Puts in a pool of an earlier process.
+    pub(super) fn put_pool(&self, pool: Arc<Pool>) {
+        let name = pool.name().to_owned();
+        self.pools_by_name().insert(name, Arc::clone(&pool));
+        pool.fill();
+    }
+
+    /// Notes what a pool is to be, where it outlives the process.
+    pub(crate) fn note_pool_soon(&self, pool: &Pool) {
+        if let Some(store) = &self.0.store {
+            store.note(Change::PutPool(Box::new(pool.current_spec())));
+        }
+    }
+
+    fn forget_pool(&self, name: &str) {
+        if let Some(store) = &self.0.store {
+            store.note(Change::RemovePool { name: name.into() });
+        }
     }
 
     /// Returns a pool by its name.
@@ -70,13 +92,15 @@ impl Manager {
         let pool = self.pools_by_name().remove(name);
         let pool = pool.ok_or_else(|| PoolError::Unknown { name: name.into() })?;
         pool.close();
+        self.forget_pool(name);
         Ok(())
     }
 
     /// Closes every pool.
     pub(super) fn close_pools(&self) {
-        for pool in std::mem::take(&mut *self.pools_by_name()).values() {
+        for (name, pool) in std::mem::take(&mut *self.pools_by_name()) {
             pool.close();
+            self.forget_pool(&name);
         }
     }
 

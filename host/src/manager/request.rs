@@ -118,6 +118,14 @@ impl ToolsConfig {
         }
     }
 
+    pub(crate) fn from_map(tools: Map<String, Value>) -> Self {
+        Self(tools)
+    }
+
+    pub(crate) fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.0.keys()
     }

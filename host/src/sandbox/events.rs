@@ -6,6 +6,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::journal::Journal;
+
 /// Older events than so many are forgotten.
 const KEPT: usize = 1000;
 
@@ -35,13 +37,20 @@ pub(super) struct Events {
     last: VecDeque<Event>,
     /// Who hears of each as it happens.
     listener: Option<UnboundedSender<Event>>,
+    journal: Journal,
 }
 
 impl Events {
-    pub(super) fn new(listener: Option<UnboundedSender<Event>>) -> Self {
+    /// Goes on after those that are known already.
+    pub(super) fn new(
+        known: Vec<Event>,
+        listener: Option<UnboundedSender<Event>>,
+        journal: Journal,
+    ) -> Self {
         Self {
-            last: VecDeque::new(),
+            last: known.into(),
             listener,
+            journal,
         }
     }
 
@@ -58,6 +67,7 @@ impl Events {
             // One that went away hears no more.
             let _ = listener.send(event.clone());
         }
+        self.journal.event(&event);
         self.last.push_back(event);
     }
 

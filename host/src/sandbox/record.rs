@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 use super::{
     Event, Status, StatusError,
     events::{Events, timestamp},
+    journal::Journal,
 };
 use crate::manager::ToolsConfig;
 
@@ -79,9 +80,12 @@ pub(crate) struct Record {
     config: Value,
     tools: Option<ToolsConfig>,
     created_at: SystemTime,
+    /// When it was made, by the clock that nobody sets; long ago for one of an earlier process.
+    age_before: Duration,
     born: Instant,
     lifetime: Lifetime,
     status: watch::Sender<Status>,
+    journal: Journal,
     /// Told when the last call that was running ended.
     quiet: Notify,
     inner: Mutex<Inner>,
@@ -117,36 +121,70 @@ impl Drop for Activity<'_> {
     }
 }
 
+/// What a record begins with.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) identity: SandboxIdentity,
+    pub(crate) sandbox_type: String,
+    pub(crate) config: Value,
+    pub(crate) tools: Option<ToolsConfig>,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) created_at: SystemTime,
+    pub(crate) journal: Journal,
+    pub(crate) listener: Option<UnboundedSender<Event>>,
+    /// What an earlier process knew of it.
+    pub(crate) past: Past,
+}
+
+/// What an earlier process knew of a sandbox.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) state: Option<State>,
+}
+
 impl Record {
-    pub(crate) fn new(
-        identity: SandboxIdentity,
-        sandbox_type: &str,
-        config: Value,
-        tools: Option<ToolsConfig>,
-        lifetime: Lifetime,
-        listener: Option<UnboundedSender<Event>>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(beginning: Beginning) -> Arc<Self> {
+        let Beginning {
+            identity,
+            sandbox_type,
+            config,
+            tools,
+            lifetime,
+            created_at,
+            journal,
+            listener,
+            past,
+        } = beginning;
         let (now, born) = (SystemTime::now(), Instant::now());
         Arc::new_cyclic(|weak| Self {
             weak: weak.clone(),
             identity,
-            sandbox_type: sandbox_type.into(),
+            sandbox_type,
             config,
             tools,
-            created_at: now,
+            created_at,
+            // A clock that was set back made it younger than it is, never older than it can be.
+            age_before: now.duration_since(created_at).unwrap_or_default(),
             born,
             lifetime,
             status: watch::Sender::new(Status::Initializing),
             quiet: Notify::new(),
             inner: Mutex::new(Inner {
                 updated_at: now,
-                metadata: BTreeMap::new(),
-                events: Events::new(listener),
-                state: None,
+                metadata: past.metadata,
+                events: Events::new(past.events, listener, journal.clone()),
+                state: past.state,
                 activities: 0,
                 changed: born,
             }),
+            journal,
         })
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -188,7 +226,7 @@ impl Record {
     }
 
     /// Returns what the backend saved last.
-    pub(super) fn state(&self) -> Option<State> {
+    pub(crate) fn state(&self) -> Option<State> {
         self.inner().state.clone()
     }
 
@@ -236,8 +274,13 @@ impl Record {
             .metadata
             .entry("error".into())
             .or_insert_with(|| error.into());
+        self.journal.metadata(&inner.metadata);
         inner.events.push("error".into(), json!({ "error": error }));
         self.set_status(Status::Error, &mut inner);
+    }
+
+    fn age(&self) -> Duration {
+        self.age_before.saturating_add(self.born.elapsed())
     }
 
     /// Takes no more calls where the sandbox's time is over; returns why it is.
@@ -249,7 +292,7 @@ impl Record {
             Status::Stopped | Status::Error if unchanged >= ended => {
                 format!("it was {status} for {}", humantime::format_duration(ended))
             }
-            Status::Running | Status::Idle | Status::Busy if self.born.elapsed() >= ttl => {
+            Status::Running | Status::Idle | Status::Busy if self.age() >= ttl => {
                 format!("it lived for {}", humantime::format_duration(ttl))
             }
             Status::Running => match idle {
@@ -352,6 +395,7 @@ impl Record {
         let before = self.status.send_replace(status);
         // A command more or less is no history.
         if before != status && !(before.takes_calls() && status.takes_calls()) {
+            self.journal.status(status);
             inner
                 .events
                 .push("status".into(), json!({ "from": before, "to": status }));
@@ -389,6 +433,7 @@ impl SandboxServices for Services {
             let mut inner = record.inner();
             inner.metadata.insert(key, value);
             inner.updated_at = SystemTime::now();
+            record.journal.metadata(&inner.metadata);
         }
     }
 
@@ -405,6 +450,7 @@ impl SandboxServices for Services {
             .record
             .upgrade()
             .ok_or_else(|| Error::closed("the host has forgotten the sandbox"))?;
+        record.journal.state(&state).await?;
         record.inner().state = Some(state);
         Ok(())
     }
@@ -421,7 +467,17 @@ mod tests {
             idle: None,
             ended: Duration::MAX,
         };
-        Record::new(identity, "test", json!({}), None, lifetime, None)
+        Record::new(Beginning {
+            identity,
+            sandbox_type: "test".into(),
+            config: json!({}),
+            tools: None,
+            lifetime,
+            created_at: SystemTime::now(),
+            journal: Journal::default(),
+            listener: None,
+            past: Past::default(),
+        })
     }
 
     #[test]

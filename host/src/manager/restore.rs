@@ -1,0 +1,216 @@
+//! What an earlier process left: recovered, kept as an error that says why, or cleaned up.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use boxyard_plugin_api::SweepRequest;
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+
+use super::{Manager, ToolsConfig};
+use crate::{
+    pool::Pool,
+    registry::{Registry, SandboxType},
+    sandbox::{Beginning, Journal, Lifetime, Past, Record, Sandbox, Status, clean_up_remains},
+    store::{Contents, Found, SavedSandbox},
+};
+
+/// How many sandboxes are taken up at once.
+const AT_ONCE: usize = 16;
+
+impl SavedSandbox {
+    /// Describes a sandbox that is about to be made.
+    pub(super) fn of(beginning: &Beginning, pool: Option<String>) -> Self {
+        let Beginning {
+            identity,
+            sandbox_type,
+            config,
+            tools,
+            lifetime,
+            created_at,
+            ..
+        } = beginning;
+        let since = created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            id: identity.id.clone(),
+            name: identity.name.clone(),
+            labels: identity.labels.clone(),
+            sandbox_type: sandbox_type.clone(),
+            config: config.clone(),
+            tools: tools.clone().map(ToolsConfig::into_map),
+            pool,
+            created_ms: milliseconds(since),
+            ttl_ms: milliseconds(lifetime.ttl),
+            idle_ms: lifetime.idle.map(milliseconds),
+            ended_ms: milliseconds(lifetime.ended),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Manager {
+    /// Takes up what the store has, before anything else is made.
+    pub(crate) async fn restore(&self, contents: Contents) {
+        let registry = self.registry();
+        let pooled: BTreeMap<String, String> = contents
+            .sandboxes
+            .iter()
+            .filter_map(|found| Some((found.sandbox.id.clone(), found.sandbox.pool.clone()?)))
+            .collect();
+        stream::iter(contents.sandboxes)
+            .for_each_concurrent(AT_ONCE, |found| self.take_up(found, &registry))
+            .await;
+        for spec in contents.pools {
+            let pool = Pool::new(self, spec);
+            let members = pooled.iter().filter(|(_, name)| *name == pool.name());
+            for sandbox in members.filter_map(|(id, _)| self.get(id)) {
+                pool.adopt(sandbox);
+            }
+            self.put_pool(pool);
+        }
+        self.sweep_own(Duration::ZERO).await;
+    }
+
+    async fn take_up(&self, found: Found, registry: &Registry) {
+        let Found {
+            sandbox: saved,
+            status,
+            metadata,
+            state,
+            events,
+        } = found;
+        let sandbox_type = registry.sandbox_type(&saved.sandbox_type).cloned();
+        let sandbox_type =
+            sandbox_type.unwrap_or_else(|_| Arc::new(SandboxType::absent(&saved.sandbox_type)));
+        let cause = metadata
+            .get("error")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        let record = Record::new(Beginning {
+            journal: Journal::new(self.0.store.clone(), &saved.id),
+            identity: self.identity(saved.id, saved.name, saved.labels),
+            sandbox_type: saved.sandbox_type,
+            config: saved.config,
+            tools: saved.tools.map(ToolsConfig::from_map),
+            lifetime: Lifetime {
+                ttl: Duration::from_millis(saved.ttl_ms),
+                idle: saved.idle_ms.map(Duration::from_millis),
+                ended: Duration::from_millis(saved.ended_ms),
+            },
+            created_at: UNIX_EPOCH + Duration::from_millis(saved.created_ms),
+            listener: None,
+            past: Past {
+                metadata: metadata.into_iter().collect(),
+                events,
+                state,
+            },
+        });
+        let config = Arc::clone(&self.0.config);
+        let known = |instance| {
+            Sandbox::new(
+                Arc::clone(&record),
+                instance,
+                Arc::clone(&sandbox_type),
+                registry,
+                config,
+            )
+        };
+        let status = status.parse().unwrap_or(Status::Error);
+        let sandbox = match status {
+            // Nobody was told of it.
+            Status::Initializing => {
+                if let Err(error) = clean_up_remains(&record, &sandbox_type).await {
+                    tracing::warn!(
+                        sandbox = record.id(),
+                        "half-made sandbox is left to the sweep: {error}"
+                    );
+                }
+                if let Err(error) = record.journal().remove().await {
+                    tracing::warn!("{error}");
+                }
+                return;
+            }
+            Status::Running | Status::Idle | Status::Busy => {
+                let recovered = match record.state() {
+                    Some(state) => sandbox_type.recover(&state, record.services()).await,
+                    None => Ok(None),
+                };
+                match recovered {
+                    Ok(Some(instance)) => {
+                        let sandbox = known(Some(instance));
+                        if let Err(error) = sandbox.resume() {
+                            // It ended by itself meanwhile, and its record says why.
+                            tracing::warn!(sandbox = sandbox.id(), "{error}");
+                        }
+                        sandbox
+                    }
+                    Ok(None) => {
+                        let sandbox = known(None);
+                        sandbox.resume_failed(
+                            "the host was killed, and the sandbox did not outlive it",
+                        );
+                        sandbox
+                    }
+                    Err(error) => {
+                        let sandbox = known(None);
+                        sandbox.resume_failed(&format!(
+                            "the host was killed, and the sandbox could not be recovered: {error}"
+                        ));
+                        sandbox
+                    }
+                }
+            }
+            Status::Stopping | Status::Stopped => {
+                let mut sandbox = known(None);
+                sandbox.resume_stopped();
+                sandbox
+            }
+            Status::Error => {
+                let sandbox = known(None);
+                sandbox.resume_failed(
+                    cause
+                        .as_deref()
+                        .unwrap_or("it failed before the host was killed"),
+                );
+                sandbox
+            }
+        };
+        self.put(sandbox);
+    }
+
+    fn put(&self, sandbox: Sandbox) {
+        let id = sandbox.id().to_owned();
+        self.sandboxes().by_id.insert(id, Arc::new(sandbox));
+    }
+
+    /// Removes what is under this host's own lease and belongs to no sandbox: what an earlier
+    /// process of the store left half-made.
+    pub(super) async fn sweep_own(&self, grace: Duration) {
+        if self.0.store.is_none() {
+            return;
+        }
+        let registry = self.registry();
+        let known: Vec<String> = self.sandboxes().by_id.keys().cloned().collect();
+        let request = SweepRequest::new(&*self.0.host_id, [self.0.lease.id()])
+            .known(known)
+            .grace_ms(milliseconds(grace));
+        for name in self.0.lease.types() {
+            let Ok(sandbox_type) = registry.sandbox_type(&name) else {
+                continue;
+            };
+            match sandbox_type.sweep(&request).await {
+                Ok(swept) if !swept.removed.is_empty() => {
+                    tracing::info!(sandboxes = ?swept.removed, "removed what the last host left half-made");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(sandbox_type = name, "sweep failed: {error}"),
+            }
+        }
+    }
+}
