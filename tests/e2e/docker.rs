@@ -12,6 +12,7 @@ mod inputs;
 mod outage;
 mod podman;
 mod private;
+mod served;
 
 use std::{
     fs,

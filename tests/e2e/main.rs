@@ -23,6 +23,7 @@ mod lifecycle;
 mod loading;
 mod logs;
 mod panics;
+mod serve;
 mod streams;
 mod sweep;
 mod tools;

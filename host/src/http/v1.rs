@@ -32,12 +32,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
 
 /// Hides what a sandbox's environment holds.
 pub(super) fn without_secrets(mut info: SandboxInfo) -> SandboxInfo {
-    let variables = info
-        .config
-        .get_mut("env_vars")
-        .and_then(Value::as_object_mut);
-    for (_, value) in variables.into_iter().flatten() {
-        *value = json!(SECRET);
+    for name in ENVIRONMENTS {
+        let variables = info.config.get_mut(name).and_then(Value::as_object_mut);
+        for (_, value) in variables.into_iter().flatten() {
+            *value = json!(SECRET);
+        }
     }
     info
 }

@@ -1,0 +1,184 @@
+//! What the routes answer where all is well.
+
+use std::fs;
+
+use boxyard_conformance::Library;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{Home, LOCAL_PROCESS, boxyard};
+
+#[test]
+fn a_sandbox_is_shown_as_its_clients_expect_it() {
+    let home = Home::new("");
+    let served = home.serve();
+    let config = json!({ "tools_config": ["shell_executor", "nosuch"], "docker_executor_workers": 3, "what": 1 });
+    let id = served.create("local_process", config);
+    let info = served.get(&format!("/sandbox/{id}")).body;
+    assert_eq!(
+        (&info["type"], &info["status"]),
+        (&json!("local_process"), &json!("running"))
+    );
+    assert_eq!(
+        info["config"]["tools_config"],
+        json!({ "nosuch": {}, "shell_executor": {} })
+    );
+    assert_eq!(info["config"]["timeout"], 30);
+    let created = info["created_at"].as_str().unwrap();
+    assert!(
+        created.len() == 26 && !created.ends_with('Z'),
+        "a naive time: {created}"
+    );
+    let tools = info["available_tools"].as_object().unwrap();
+    assert_eq!(tools.keys().collect::<Vec<_>>(), ["shell_executor"]);
+    assert_eq!(
+        served.get(&format!("/sandbox/{id}/tools")).body,
+        info["available_tools"]
+    );
+    assert_eq!(served.get("/sandboxes?status=running").body[0], info);
+    let stats = served.get("/stats").body;
+    assert_eq!(stats["sandbox_types"], json!({ "local_process": 1 }));
+    let result = served
+        .tool(&id, "shell_executor", json!({ "command": "exit 3" }))
+        .body;
+    assert_eq!(
+        (&result["status"], &result["error"]),
+        (&json!("error"), &json!("Command failed with exit code 3"))
+    );
+    served.end();
+}
+
+#[test]
+fn a_pool_serves_in_turn_and_says_why_it_cannot() {
+    let home = Home::new("");
+    let served = home.serve();
+    let made = served.post(
+        "/pool/initialize?pool_size=2&sandbox_type=local_process",
+        json!({ "tools_config": ["shell_executor"] }),
+    );
+    assert_eq!(
+        made.body["sandbox_ids"].as_array().unwrap().len(),
+        2,
+        "{made:?}"
+    );
+    let run = |command: &str, wait: &str| {
+        let path = format!("/pool/execute?tool_name=shell_executor&timeout={wait}");
+        served.post(&path, json!({ "command": command }))
+    };
+    assert_eq!(run("echo pooled", "5").body["output"], "pooled\n");
+    std::thread::scope(|scope| {
+        let held: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| run("sleep 2", "5").status))
+            .collect();
+        while served.get("/stats").body["pool_size"] != 0 {
+            std::thread::yield_now();
+        }
+        let late = run("true", "0.2");
+        assert_eq!(
+            (late.status, late.body["detail"].as_str()),
+            (
+                408,
+                Some("Timeout waiting for available sandbox from pool after 0.2s")
+            )
+        );
+        assert_eq!(run("echo waited", "30").body["output"], "waited\n");
+        assert!(held.into_iter().all(|one| one.join().unwrap() == 200));
+    });
+    let unknown = served.post("/pool/execute?tool_name=zzz", json!({}));
+    assert_eq!(
+        (unknown.status, &unknown.body["detail"]),
+        (400, &json!("Tool zzz is not available"))
+    );
+    // Whoever deletes its sandboxes has no pool any more: nobody waits for one.
+    for id in made.body["sandbox_ids"].as_array().unwrap() {
+        assert_eq!(
+            served
+                .ask(
+                    "DELETE",
+                    &format!("/sandbox/{}", id.as_str().unwrap()),
+                    None
+                )
+                .status,
+            200
+        );
+    }
+    assert_eq!(run("true", "30").status, 400);
+    let bad = served.post(
+        "/pool/initialize?pool_size=1&sandbox_type=local_process",
+        json!({ "env": 7 }),
+    );
+    assert!(
+        bad.status == 500 && bad.body["detail"].as_str().unwrap().contains("env"),
+        "{bad:?}"
+    );
+    assert_eq!(
+        served
+            .post("/pool/initialize?pool_size=-1", json!({}))
+            .status,
+        422,
+        "there is no docker here"
+    );
+    served.end();
+}
+
+#[test]
+fn ps_and_rm_see_and_delete_what_is_there() {
+    let home = Home::new("");
+    let served = home.serve();
+    let id = served.create("local_process", json!({}));
+    let url = served.url();
+    let run = |arguments: &[&str]| {
+        let output = boxyard(&home.yard, arguments).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, listed, _) = run(&["ps", "--url", &url]);
+    assert!(
+        code == 0 && listed.contains(&id) && listed.contains("running"),
+        "{listed}"
+    );
+    let (_, listed, _) = run(&["ps", "--url", &url, "--status", "stopped"]);
+    assert!(!listed.contains(&id), "{listed}");
+    let (code, _, said) = run(&["ps", "--url", &url, "--status", "bogus"]);
+    assert!(code == 1 && said.contains("'stopped'"), "{said}");
+    assert_eq!(
+        run(&["rm", "--url", &url, &id]),
+        (0, format!("{id}\n"), String::new())
+    );
+    let (code, _, said) = run(&["rm", "--url", &url, &id]);
+    assert!(code == 1 && said.contains("there is no sandbox"), "{said}");
+    served.end();
+    let (code, _, said) = run(&["ps", "--url", &url]);
+    assert!(
+        code == 1 && said.contains("is `boxyard serve` running"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_hang_up_takes_in_new_plugins_and_keeps_sandboxes() {
+    let home = Home::new("");
+    let served = home.serve();
+    let id = served.create(
+        "local_process",
+        json!({ "tools_config": ["shell_executor"] }),
+    );
+    home.yard
+        .put(
+            "hello.so",
+            &Library::package("boxyard-plugin-hello").unwrap(),
+        )
+        .unwrap();
+    fs::remove_file(home.yard.plugins().join(format!("{LOCAL_PROCESS}.so"))).unwrap();
+    served.signal(Signal::HUP);
+    let create = "/sandbox/create?sandbox_type=local_process";
+    while served.post(create, json!({})).status != 422 {
+        std::thread::yield_now();
+    }
+    let run = served.tool(&id, "shell_executor", json!({ "command": "echo still" }));
+    assert_eq!(run.body["output"], "still\n");
+    served.end();
+}
