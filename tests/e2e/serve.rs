@@ -5,7 +5,7 @@ mod inputs;
 mod routes;
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -18,6 +18,8 @@ use serde_json::Value;
 
 const LOCAL_PROCESS: &str = "boxyard-plugin-local-process";
 
+/// The file that has what servers say of themselves.
+const LOG: &str = "serve.log";
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,6 +60,11 @@ pub(crate) fn boxyard(yard: &Yard, arguments: &[&str]) -> Command {
     command
 }
 
+/// Returns what the servers of a home said of themselves.
+fn log_of(yard: &Yard) -> String {
+    fs::read_to_string(yard.root().join(LOG)).unwrap_or_default()
+}
+
 /// A server; killed when the test ends before it does.
 pub(crate) struct Served {
     child: Child,
@@ -77,12 +84,21 @@ impl Served {
     pub(crate) fn start(yard: &Yard, arguments: &[&str]) -> Self {
         let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
         let mut command = boxyard(yard, &arguments);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(yard.root().join(LOG))
+            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let address = line.trim_end().strip_prefix("listening on http://");
-        let address = address.unwrap_or_else(|| panic!("{line:?}: {:?}", child.wait()));
+        let address = address.unwrap_or_else(|| {
+            // A server that ended has said why.
+            let _ = child.wait();
+            panic!("{line:?}: {}", log_of(yard))
+        });
         Self {
             address: address.parse().unwrap(),
             child,

@@ -1,9 +1,8 @@
 //! Who is let in.
 
-use boxyard_host::Status;
 use serde_json::json;
 
-use super::{Home, Served, boxyard};
+use super::{Home, Served, boxyard, log_of};
 
 /// Makes a request by hand; returns the status of the answer.
 fn status(served: &Served, head: &str, body: &str) -> u16 {
@@ -133,6 +132,8 @@ fn a_key_is_asked_for_everywhere_and_shown_nowhere() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("BOXYARD_API_KEY"));
     assert!(ps(&["--api-key", &key]).status.success());
     served.end();
+    let log = log_of(&home.yard);
+    assert!(log.contains("authorized") && !log.contains(&key), "{log}");
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn what_is_not_safe_is_not_served() {
 #[test]
 fn secrets_are_in_no_listing_and_no_log() {
     let home = Home::new("log = 'debug'");
-    let mut served = home.serve();
+    let served = home.serve();
     let id = served.create(
         "local_process",
         json!({ "env": { "TOKEN": "hunter2" }, "tools_config": ["shell_executor"] }),
@@ -198,7 +199,7 @@ fn secrets_are_in_no_listing_and_no_log() {
         assert_eq!(answer.status, 200);
         assert!(!answer.body.to_string().contains("hunter2"), "{path}");
     }
-    served.signal(rustix::process::Signal::TERM);
-    served.wait();
-    assert_eq!(Status::Running.as_str(), "running");
+    served.end();
+    let log = log_of(&home.yard);
+    assert!(log.contains("DEBUG") && !log.contains("hunter2"), "{log}");
 }
