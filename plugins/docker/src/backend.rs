@@ -180,6 +180,7 @@ impl Backend for Docker {
         };
         let setup = Setup {
             secret: Some(saved.secret),
+            linger_ms: linger_ms(&parts),
             ..Setup::default()
         };
         match reconnected(&parts).await? {
@@ -270,7 +271,6 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
     let kept = config.capabilities.of_commands().into_iter();
     let kept = kept.chain(config.capabilities.added());
     let user = config.user.as_ref().unwrap_or(&image.user);
-    let linger_ms = parts.context.identity().linger_ms;
     Ok(Setup {
         env,
         working_dir: config.working_dir.clone(),
@@ -282,9 +282,15 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
         }),
         no_new_privileges: !config.privileged,
         secret: Some(secret()?),
-        linger_ms: if parts.lingers { linger_ms } else { 0 },
+        linger_ms: linger_ms(parts),
         ..Setup::default()
     })
+}
+
+/// Returns how long the agent waits for the next host when it loses this one.
+fn linger_ms(parts: &Parts) -> u64 {
+    let asked = parts.context.identity().linger_ms;
+    if parts.lingers { asked } else { 0 }
 }
 
 fn secret() -> Result<String> {

@@ -99,7 +99,13 @@ fn a_killed_server_has_lost_no_sandbox_that_it_had_answered() {
         let served = serve(&dock);
         for id in answered.lock().unwrap().iter() {
             let run = served.tool(id, "shell_executor", json!({ "command": "cat /tmp/name" }));
-            assert_eq!(run.body["output"], json!(id), "round {round}: {run:?}");
+            let info = || served.get(&format!("/sandbox/{id}"));
+            assert_eq!(
+                run.body["output"],
+                json!(id),
+                "round {round}: {run:?} {:?}",
+                info()
+            );
         }
         // Half of them go, so that deletions are killed too.
         let (kept, going): (Vec<_>, Vec<_>) = answered
