@@ -1,11 +1,14 @@
 //! What the tests need beside Rust: installed where that is allowed, named where it is not.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::step::run;
+use crate::step::{built, run};
+
+/// The client that the server's routes are for, from PyPI.
+const MS_ENCLAVE: &str = "ms-enclave[docker]==0.0.8";
 
 /// The oldest compiler that plugins may be built with, and Debian's packages of it.
 const OLDEST_RUST: &str = "1.85";
@@ -53,6 +56,45 @@ fn install_oldest_rust() -> Result<(), String> {
         .ok_or_else(|| format!("no Debian package of it is offered; apt-cache says: {listed}"))?;
     let packages = OLDEST_RUST_PACKAGES.map(|package| format!("{package}={version}"));
     run(apt_get_install().arg("--allow-downgrades").args(packages))
+}
+
+/// Makes sure that there is a Python with ms-enclave's client; returns it.
+pub(crate) fn ms_enclave() -> Option<PathBuf> {
+    let directory = built("ms-enclave");
+    let python = directory.join("bin/python");
+    let works = |python: &Path| {
+        let asked = Command::new(python)
+            .args(["-c", "import docker, ms_enclave"])
+            .stderr(Stdio::null())
+            .status();
+        asked.is_ok_and(|status| status.success())
+    };
+    if works(&python) {
+        return Some(python);
+    }
+    println!("\n== installing {MS_ENCLAVE}");
+    let made = run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&directory))
+    .and_then(|()| {
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            MS_ENCLAVE,
+        ];
+        run(Command::new(&python).args(pip))
+    });
+    match made {
+        Ok(()) if works(&python) => Some(python),
+        made => {
+            let reason = made.err().unwrap_or_else(|| "it cannot be imported".into());
+            println!("!! SKIPPED: the test with ms-enclave's own client: {reason}");
+            None
+        }
+    }
 }
 
 /// Installs Debian's packages, where apt may be used.

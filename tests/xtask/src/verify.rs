@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{
     docker::{docker, podman},
-    setup::{OLDEST_CARGO, OLDEST_RUSTC, oldest_rust},
+    setup::{OLDEST_CARGO, OLDEST_RUSTC, ms_enclave, oldest_rust},
     step::{built, cargo, step, workspace},
 };
 
@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<(), String> {
     let oldest = oldest_rust();
     let docker = docker();
     let podman = docker && podman();
+    let ms_enclave = if docker { ms_enclave() } else { None };
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     step(
         "lints",
@@ -41,6 +42,11 @@ pub(crate) fn run() -> Result<(), String> {
             .env("BOXYARD_REQUIRE_ALL", require)
             .env("BOXYARD_WITHOUT_DOCKER", if docker { "0" } else { "1" })
             .env("BOXYARD_WITHOUT_PODMAN", if podman { "0" } else { "1" })
+            .env(
+                "BOXYARD_WITHOUT_MS_ENCLAVE",
+                if ms_enclave.is_some() { "0" } else { "1" },
+            )
+            .env("BOXYARD_MS_ENCLAVE_PYTHON", ms_enclave.unwrap_or_default())
             .env("BOXYARD_REPEAT", REPEATS),
     )?;
     for plugin in ["local_process", "hello"] {
