@@ -176,7 +176,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Verb::Key(verb) => key::run(&verb),
         Verb::Ps(args) => remote::ps(&args),
         Verb::Rm(args) => remote::rm(&args),
-        Verb::Serve(args) => on_threads(serve::run(args, global.prepare()?)),
+        Verb::Serve(args) => on_threads(serve::run(args, global)),
         Verb::New(verb) => new::run(verb),
         Verb::Plugins(verb) => plugins::run(verb, &global),
         Verb::Types(args) => on_runtime(types::run(args, global.prepare()?)),

@@ -1,5 +1,7 @@
 //! How a host is configured: a file, under the environment, under flags.
 
+mod live;
+
 use std::{
     collections::BTreeMap,
     env, fs, io,
@@ -19,6 +21,8 @@ use crate::{
     schema::{Schema, SchemaError},
     tool::Language,
 };
+
+pub(crate) use live::LiveConfig;
 
 /// How a host is configured; the keys of `boxyard.toml`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

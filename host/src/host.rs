@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    config::Config,
+    config::{Config, LiveConfig},
     lease,
     manager::Manager,
     plugin::{DiscoverError, InProcess, Needed, Placement, PluginReport, PluginSet, Scan},
@@ -38,7 +38,7 @@ pub enum StartError {
 /// A running host. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
-    config: Arc<Config>,
+    config: LiveConfig,
     plugins: Arc<PluginSet>,
     manager: Manager,
 }
@@ -102,14 +102,15 @@ impl Host {
         search: impl FnOnce(&PluginSet) -> Scan + Send + 'static,
         stored: Option<Opened>,
     ) -> Result<Self, StartError> {
-        let config = Arc::new(config);
+        let state_dir = config.state_dir();
+        let config = LiveConfig::new(config);
         let state = |source| StartError::State {
-            path: config.state_dir(),
+            path: state_dir.clone(),
             source,
         };
-        let host_id = lease::host_id(&config.state_dir()).map_err(state)?;
+        let host_id = lease::host_id(&state_dir).map_err(state)?;
         let plugins = Arc::new(PluginSet::new(
-            Arc::clone(&config),
+            config.clone(),
             host_id.clone(),
             Box::new(placement),
         ));
@@ -122,9 +123,9 @@ impl Host {
         })?;
         let (lease, store, contents) = match stored {
             Some(opened) => (opened.lease, Some(opened.store), Some(opened.contents)),
-            None => (Manager::lease(&config).map_err(state)?, None, None),
+            None => (Manager::lease(&config.get()).map_err(state)?, None, None),
         };
-        let manager = Manager::new(Arc::clone(&config), host_id, scan.registry, lease, store);
+        let manager = Manager::new(config.clone(), host_id, scan.registry, lease, store);
         if let Some(contents) = contents {
             manager.restore(contents).await;
         }
@@ -172,14 +173,23 @@ impl Host {
         &self.manager
     }
 
-    /// Returns what the host was started with.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// Returns what the host is configured to now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.get()
+    }
+
+    /// Takes another configuration, and searches the plugin directories again.
+    ///
+    /// Sandboxes that are there go on as they were asked for. What is used from the start stays: the
+    /// directories for state, cache and store, the log, and where a server listens.
+    pub async fn reload(&self, config: Config) -> Vec<PluginReport> {
+        self.config.set(config);
+        self.rescan().await
     }
 
     /// Deletes every sandbox and ends the plugins, within the configured deadline.
     pub async fn shutdown(&self) {
-        let deadline = self.config.timeouts.shutdown;
+        let deadline = self.config.get().timeouts.shutdown;
         self.manager.shutdown(deadline).await;
         let plugins = Arc::clone(&self.plugins);
         // A panic in there was logged; there is nothing left to do about it.
@@ -190,7 +200,7 @@ impl Host {
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
-            .field("config", &self.config)
+            .field("config", &self.config.get())
             .finish_non_exhaustive()
     }
 }

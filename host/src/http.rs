@@ -12,15 +12,15 @@ pub(crate) mod keys;
 mod v1;
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, header, request::Parts},
     middleware::from_fn_with_state,
 };
 use hyper::server::conn::http1;
@@ -77,13 +77,36 @@ fn advice(error: &io::Error) -> &'static str {
 /// What all handlers share.
 struct App {
     host: Host,
+    /// As the server was started; who is let in may change since.
     config: HttpConfig,
-    keys: Keys,
+    access: RwLock<Arc<Access>>,
     requests: Semaphore,
     began: Instant,
 }
 
+/// Who is let in.
+#[derive(Debug)]
+struct Access {
+    keys: Keys,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Access {
+    fn new(config: &HttpConfig) -> Self {
+        Self {
+            keys: Keys::new(&config.keys),
+            hosts: config.hosts.clone(),
+            origins: config.origins.clone(),
+        }
+    }
+}
+
 impl App {
+    fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn json_bounds(&self) -> Bounds {
         Bounds {
             bytes: u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX),
@@ -102,6 +125,7 @@ impl App {
 /// A server that listens; [`Server::run`] answers.
 #[derive(Debug)]
 pub struct Server {
+    app: Arc<App>,
     router: Router,
     listener: TcpListener,
     address: SocketAddr,
@@ -117,14 +141,20 @@ impl Server {
     pub async fn bind(host: Host) -> Result<Self, ServeError> {
         let config = host.config().http.clone();
         let address = config.listen;
-        if !address.ip().is_loopback() && config.keys.is_empty() {
-            return Err(ServeError::Public { address });
-        }
+        check(address, &config)?;
         let listen = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let app = Arc::new(App {
+            host,
+            config: config.clone(),
+            access: RwLock::new(Arc::new(Access::new(&config))),
+            requests: Semaphore::new(config.max_requests),
+            began: Instant::now(),
+        });
         Ok(Self {
-            router: router(host, &config),
+            router: router(&app),
+            app,
             listener,
             address,
             config,
@@ -134,6 +164,11 @@ impl Server {
     /// Returns where it listens, the port included that the system chose.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns what lets in others while it runs.
+    pub fn doors(&self) -> Doors {
+        Doors(Arc::clone(&self.app))
     }
 
     /// Answers until `stop` ends; then nobody is let in any more, and what it returns ends once
@@ -176,6 +211,50 @@ impl Server {
     }
 }
 
+/// Who is let in to a server that runs.
+#[derive(Clone)]
+pub struct Doors(Arc<App>);
+
+impl Doors {
+    /// Lets in whom a configuration lets in: its keys, hosts and origins.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Public`]: everybody would be let in; nothing is changed.
+    pub fn change(&self, config: &HttpConfig) -> Result<(), ServeError> {
+        let address = self.0.config.listen;
+        check(address, config)?;
+        let access = Arc::new(Access::new(config));
+        *self
+            .0
+            .access
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = access;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Doors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Doors").field(&self.0.access()).finish()
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+/// An address that others reach asks for a key.
+fn check(address: SocketAddr, config: &HttpConfig) -> Result<(), ServeError> {
+    if address.ip().is_loopback() || !config.keys.is_empty() {
+        Ok(())
+    } else {
+        Err(ServeError::Public { address })
+    }
+}
+
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -192,32 +271,27 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-fn router(host: Host, config: &HttpConfig) -> Router {
-    let app = Arc::new(App {
-        host,
-        config: config.clone(),
-        keys: Keys::new(&config.keys),
-        requests: Semaphore::new(config.max_requests),
-        began: Instant::now(),
-    });
-    let router = enclave::routes()
+fn router(app: &Arc<App>) -> Router {
+    let known = Arc::clone(app);
+    let may = move |origin: &HeaderValue, _: &Parts| {
+        let origins = &known.access().origins;
+        origins
+            .iter()
+            .any(|known| known.as_bytes() == origin.as_bytes())
+    };
+    enclave::routes()
         .merge(v1::routes())
-        .layer(from_fn_with_state(Arc::clone(&app), guard::guard))
-        .with_state(app);
-    if config.origins.is_empty() {
-        return router;
-    }
-    // Outside the guard: a browser asks without the key whether it may send one.
-    let origins = config.origins.iter();
-    let origins = origins.filter_map(|origin| HeaderValue::from_str(origin).ok());
-    router.layer(
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::CONTENT_TYPE,
-                header::AUTHORIZATION,
-                header::HeaderName::from_static("x-api-key"),
-            ]),
-    )
+        .layer(from_fn_with_state(Arc::clone(app), guard::guard))
+        // Outside the guard: a browser asks without the key whether it may send one.
+        .layer(
+            CorsLayer::new()
+                .allow_origin(AllowOrigin::predicate(may))
+                .allow_methods([Method::GET, Method::POST, Method::DELETE])
+                .allow_headers([
+                    header::CONTENT_TYPE,
+                    header::AUTHORIZATION,
+                    header::HeaderName::from_static("x-api-key"),
+                ]),
+        )
+        .with_state(Arc::clone(app))
 }

@@ -22,7 +22,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Instrument;
 
 use crate::{
-    config::{Config, Limits},
+    config::{Config, Limits, LiveConfig},
     lease::{self, FreeLease, Lease},
     pool::Pool,
     registry::{Registry, SandboxType, UnknownType},
@@ -124,7 +124,7 @@ pub enum DeleteError {
 pub struct Manager(Arc<Inner>);
 
 struct Inner {
-    config: Arc<Config>,
+    config: LiveConfig,
     host_id: String,
     lease: Lease,
     /// Where sandboxes are noted that are to outlive the process.
@@ -195,7 +195,7 @@ impl Sandboxes {
 
 impl Manager {
     pub(crate) fn new(
-        config: Arc<Config>,
+        config: LiveConfig,
         host_id: String,
         registry: Arc<Registry>,
         lease: Lease,
@@ -260,7 +260,10 @@ impl Manager {
             Some(tools) => Some(ToolsConfig::read(tools)?),
         };
         let config = sandbox_type.check_config(Value::Object(config))?;
-        let (found, expected) = (sandbox_type.isolation(), self.0.config.min_isolation());
+        let (found, expected) = (
+            sandbox_type.isolation(),
+            self.0.config.get().min_isolation(),
+        );
         if found < expected {
             return Err(CreateError::Isolation {
                 sandbox_type: sandbox_type.name().into(),
@@ -274,7 +277,7 @@ impl Manager {
             .lease
             .note_type(sandbox_type.name())
             .map_err(|source| CreateError::Lease { source })?;
-        let lifetimes = self.0.config.lifetimes;
+        let lifetimes = self.0.config.get().lifetimes;
         let lifetime = Lifetime {
             ttl: request.ttl.unwrap_or(lifetimes.running),
             idle: request.idle_timeout,
@@ -317,7 +320,7 @@ impl Manager {
         identity.name = name;
         identity.labels = labels;
         if self.0.store.is_some() {
-            let linger = self.0.config.timeouts.linger.as_millis();
+            let linger = self.0.config.get().timeouts.linger.as_millis();
             identity.linger_ms = u64::try_from(linger).unwrap_or(u64::MAX);
         }
         identity
@@ -355,7 +358,7 @@ impl Manager {
             instance,
             Arc::clone(&sandbox_type),
             registry,
-            Arc::clone(&self.0.config),
+            self.0.config.get(),
         );
         let sandbox = Arc::new(sandbox);
         let started = match sandbox.start().await {
@@ -467,7 +470,7 @@ impl Manager {
     ///
     /// Returns the sandboxes of which nothing is left.
     pub async fn sweep(&self) -> Vec<String> {
-        let directory = leases(&self.0.config);
+        let directory = leases(&self.0.config.get());
         let found = tokio::task::spawn_blocking(move || lease::free(&directory)).await;
         let swept = found
             .unwrap_or_default()
@@ -477,7 +480,7 @@ impl Manager {
     }
 
     async fn sweep_lease(&self, lease: FreeLease) -> Vec<String> {
-        let grace = self.0.config.timeouts.sweep_grace;
+        let grace = self.0.config.get().timeouts.sweep_grace;
         let request = SweepRequest::new(&*self.0.host_id, [&lease.id])
             .known(self.sandboxes().by_id.keys())
             .grace_ms(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
@@ -622,7 +625,7 @@ impl Creation {
         if sandboxes.closed {
             return Err(CreateError::ShuttingDown);
         }
-        sandboxes.check(&manager.0.config.limits, sandbox_type)?;
+        sandboxes.check(&manager.0.config.get().limits, sandbox_type)?;
         *sandboxes.creating.entry(sandbox_type.into()).or_default() += 1;
         drop(sandboxes);
         Ok(Self {

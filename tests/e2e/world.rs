@@ -100,7 +100,7 @@ impl World {
     pub(crate) async fn neighbour(&self, at: At) -> Host {
         let config = Config {
             cache_dir: Some(self.path("neighbours-cache")),
-            ..self.host.config().clone()
+            ..Config::clone(&self.host.config())
         };
         start(at, config).await
     }

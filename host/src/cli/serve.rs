@@ -1,16 +1,24 @@
 //! `boxyard serve`: the HTTP server.
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, pin::pin, time::Duration};
 
 use boxyard_plugin_api::Isolation;
 use clap::ValueEnum;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Failure, output};
-use crate::{config::Config, exit, host::Host, http::Server, plugin::PluginStatus};
+use super::{Failure, Global, output};
+use crate::{
+    config::Config,
+    exit,
+    host::Host,
+    http::{Doors, Server},
+    plugin::PluginStatus,
+    pool::PoolSpec,
+};
 
 /// How often what dead hosts left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -59,8 +67,10 @@ impl ServeArgs {
     }
 }
 
-pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failure> {
+pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> {
+    let mut config = global.prepare()?;
     args.apply(&mut config);
+    allow_descriptors();
     let shutdown = config.timeouts.shutdown;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -75,23 +85,16 @@ pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failu
             return Err(Failure::new(exit::FAILURE, error));
         }
     };
-    for (name, spec) in &host.config().pools {
-        let mut spec = spec.clone();
-        spec.name.clone_from(name);
-        // One of the last process is made anew: the configuration may say something else now.
-        let _ = host.manager().delete_pool(name);
-        if let Err(error) = host.manager().create_pool(spec) {
-            tracing::error!(pool = name, "no such pool is kept: {error}");
-        }
-    }
+    keep_pools(&host, &BTreeMap::new());
     let sweeping = tokio::spawn(sweep(host.clone()));
     output::line(format_args!("listening on http://{}", server.address()))?;
+    let doors = server.doors();
     let stop = async {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => return,
                 _ = terminate.recv() => return,
-                _ = hang_up.recv() => reread(&host).await,
+                _ = hang_up.recv() => reread(&args, &global, &host, &doors).await,
             }
         }
     };
@@ -107,13 +110,63 @@ pub(super) async fn run(args: ServeArgs, mut config: Config) -> Result<u8, Failu
     Ok(exit::SUCCESS)
 }
 
-/// Takes in what was dropped into a plugin directory; what is gone is offered no more.
-async fn reread(host: &Host) {
-    let plugins = host.rescan().await;
+/// Has as many descriptors as the system allows: each connection and each sandbox takes some.
+fn allow_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// Takes what the configuration says now, and what was dropped into a plugin directory; what is gone
+/// is offered no more.
+async fn reread(args: &ServeArgs, global: &Global, host: &Host, doors: &Doors) {
+    let mut config = match global.config() {
+        Ok(config) => config,
+        Err(failure) => {
+            tracing::error!("the configuration stays as it was: {:#}", failure.error);
+            return;
+        }
+    };
+    args.apply(&mut config);
+    if let Err(error) = doors.change(&config.http) {
+        tracing::error!("the configuration stays as it was: {error}");
+        return;
+    }
+    let before = host.config();
+    let plugins = host.reload(config).await;
+    keep_pools(host, &before.pools);
     let loaded = plugins
         .iter()
         .filter(|plugin| plugin.status == PluginStatus::Loaded);
-    tracing::info!(plugins = loaded.count(), "searched for plugins again");
+    tracing::info!(plugins = loaded.count(), "read the configuration again");
+}
+
+/// Makes the pools of the configuration, and ends those that were in an earlier one.
+fn keep_pools(host: &Host, before: &BTreeMap<String, PoolSpec>) {
+    let config = host.config();
+    let (manager, now) = (host.manager(), &config.pools);
+    let is_kept = |name: &String| {
+        before
+            .get(name)
+            .is_some_and(|spec| now.get(name) == Some(spec))
+    };
+    for name in before
+        .keys()
+        .chain(now.keys())
+        .filter(|name| !is_kept(name))
+    {
+        // Where there is none yet, there is nothing to delete; one of the last process may be another.
+        let _ = manager.delete_pool(name);
+    }
+    for (name, spec) in now.iter().filter(|(name, _)| !is_kept(name)) {
+        let mut spec = spec.clone();
+        spec.name.clone_from(name);
+        if let Err(error) = manager.create_pool(spec) {
+            tracing::error!(pool = name, "no such pool is kept: {error}");
+        }
+    }
 }
 
 /// Removes again and again what hosts that died left behind.

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, error::ApiError};
+use super::{Access, App, error::ApiError};
 
 const API_KEY: &str = "x-api-key";
 
@@ -36,8 +36,9 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 fn check(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let access = app.access();
     let host = text(headers.get(header::HOST));
-    if !is_known_host(app, host) {
+    if !is_known_host(&access, host) {
         return Err(ApiError::new(
             StatusCode::MISDIRECTED_REQUEST,
             format!("the host `{host}` is none of this server's: add it to `http.hosts` if it is"),
@@ -46,7 +47,7 @@ fn check(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(origin) = headers.get(header::ORIGIN) {
         let origin = text(Some(origin));
         let is_own = origin.split_once("://").is_some_and(|(_, of)| of == host);
-        if !is_own && !app.config.origins.iter().any(|known| known == origin) {
+        if !is_own && !access.origins.iter().any(|known| known == origin) {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
                 format!(
@@ -55,12 +56,12 @@ fn check(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
             ));
         }
     }
-    if !app.keys.are_asked_for() {
+    if !access.keys.are_asked_for() {
         return Ok(());
     }
     let bearer = text(headers.get(header::AUTHORIZATION)).strip_prefix("Bearer ");
     let key = bearer.unwrap_or_else(|| text(headers.get(API_KEY)));
-    match app.keys.name_of(key) {
+    match access.keys.name_of(key) {
         Some(name) => {
             tracing::debug!(key = name, "authorized");
             Ok(())
@@ -70,7 +71,7 @@ fn check(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// A page can make a name of its own point here; it cannot do that to an address, nor to `localhost`.
-fn is_known_host(app: &App, host: &str) -> bool {
+fn is_known_host(access: &Access, host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -80,8 +81,7 @@ fn is_known_host(app: &App, host: &str) -> bool {
         .and_then(|name| name.strip_suffix(']'));
     address.unwrap_or(name).parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
-        || app
-            .config
+        || access
             .hosts
             .iter()
             .any(|known| known.eq_ignore_ascii_case(name))

@@ -111,7 +111,7 @@ impl Manager {
                 state,
             },
         });
-        let config = Arc::clone(&self.0.config);
+        let config = self.0.config.get();
         let known = |instance| {
             Sandbox::new(
                 Arc::clone(&record),

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     backend::Seam,
-    config::Config,
+    config::LiveConfig,
     registry::{Registry, SandboxType},
     telemetry::PluginLog,
     tool::Tool,
@@ -76,7 +76,7 @@ impl Placement for InProcess {
 
 /// The plugins of a host: loaded once, offered as long as their file is there.
 pub(crate) struct PluginSet {
-    config: Arc<Config>,
+    config: LiveConfig,
     host_id: String,
     copies: Copies,
     placement: Box<dyn Placement>,
@@ -126,9 +126,9 @@ struct Loaded {
 }
 
 impl PluginSet {
-    pub(crate) fn new(config: Arc<Config>, host_id: String, placement: Box<dyn Placement>) -> Self {
+    pub(crate) fn new(config: LiveConfig, host_id: String, placement: Box<dyn Placement>) -> Self {
         Self {
-            copies: Copies::new(config.cache_dir().join("plugins")),
+            copies: Copies::new(config.get().cache_dir().join("plugins")),
             config,
             host_id,
             placement,
@@ -220,7 +220,7 @@ impl PluginSet {
     }
 
     fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
-        let (directories, named) = self.config.plugin_dirs();
+        let (directories, named) = self.config.get().plugin_dirs();
         let (mut candidates, mut problems) = (Vec::new(), Vec::new());
         let mut searched = BTreeSet::new();
         for directory in directories {
@@ -239,8 +239,9 @@ impl PluginSet {
 
     /// Takes a plugin through the steps before it is loaded.
     fn admit(&self, plugin: &Inspected, names: &Names) -> Result<(), Refused> {
-        let config = self.config.plugin(&plugin.manifest.name);
-        verify::verify(plugin, &config, self.config.trust_plugin_dirs)?;
+        let host = self.config.get();
+        let config = host.plugin(&plugin.manifest.name);
+        verify::verify(plugin, &config, host.trust_plugin_dirs)?;
         decide::admit(plugin, &config)?;
         Ok(names.check(plugin)?)
     }
@@ -267,8 +268,9 @@ impl PluginSet {
         let copy = load::private_copy(plugin, &self.copies)?;
         let name: Arc<str> = plugin.manifest.name.as_str().into();
         let log = Arc::new(PluginLog::new(Arc::clone(&name)));
-        let started = init::start(plugin, copy, &self.config, &self.host_id, &log)?;
-        let seam = Arc::new(Seam::new(name, log, self.config.timeouts));
+        let config = self.config.get();
+        let started = init::start(plugin, copy, &config, &self.host_id, &log)?;
+        let seam = Arc::new(Seam::new(name, log, config.timeouts));
         let (types, type_objects): (Vec<_>, Vec<_>) = started.sandbox_types.into_iter().unzip();
         let (tools, tool_objects): (Vec<_>, Vec<_>) = started.tools.into_iter().unzip();
         let offer = Offer {

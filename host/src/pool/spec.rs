@@ -22,7 +22,7 @@ pub enum Reuse {
 }
 
 /// What a pool is to be; in the configuration under `[pools.NAME]`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSpec {
     /// Its name; that of its table in a configuration file.

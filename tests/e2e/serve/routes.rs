@@ -6,7 +6,7 @@ use boxyard_conformance::Library;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Home, LOCAL_PROCESS, boxyard};
+use super::{Home, LOCAL_PROCESS, boxyard, log_of};
 
 #[test]
 fn a_sandbox_is_shown_as_its_clients_expect_it() {
@@ -180,5 +180,45 @@ fn a_hang_up_takes_in_new_plugins_and_keeps_sandboxes() {
     }
     let run = served.tool(&id, "shell_executor", json!({ "command": "echo still" }));
     assert_eq!(run.body["output"], "still\n");
+    served.end();
+}
+
+#[test]
+fn a_hang_up_takes_in_what_the_configuration_says_now() {
+    let home = Home::new("");
+    let served = home.serve();
+    let id = served.create("local_process", json!({}));
+    let write = |text: &str| {
+        fs::write(home.yard.root().join("boxyard.toml"), text).unwrap();
+        served.signal(Signal::HUP);
+    };
+    write("[limits]\nsandboxes = 'many'");
+    while !log_of(&home.yard).contains("the configuration stays as it was") {
+        std::thread::yield_now();
+    }
+    assert_eq!(served.get("/health").status, 200);
+    write("[limits]\nsandboxes = 2\n[pools.ready]\ntype = 'local-process'\nsize = 1");
+    let create = "/sandbox/create?sandbox_type=local_process";
+    while served.get("/stats").body["total_sandboxes"] != 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(served.post(create, json!({})).status, 503);
+    let hash = "0".repeat(64);
+    write(&format!("[http.keys]\nci = '{hash}'"));
+    while served.get("/health").status != 401 {
+        std::thread::yield_now();
+    }
+    write("");
+    while served.get("/health").status != 200 {
+        std::thread::yield_now();
+    }
+    // The pool went with its table.
+    while served.get("/sandboxes").body.as_array().unwrap().len() != 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        served.get(&format!("/sandbox/{id}")).body["status"],
+        "running"
+    );
     served.end();
 }
