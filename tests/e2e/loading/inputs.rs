@@ -88,7 +88,8 @@ async fn an_unknown_tool_names_the_nearest() -> Result<()> {
     };
     assert_eq!(
         error.to_string(),
-        "there is no tool `repeet` (did you mean `repeat`?): there are repeat"
+        "there is no tool `repeet` (did you mean `repeat`?): there are file_operation, \
+         multi_code_executor, notebook_executor, python_executor, repeat, shell_executor"
     );
     host.shutdown().await;
     Ok(())

@@ -296,8 +296,12 @@ fn more_than_there_is_room_for_are_told_to_try_again() {
         let (done, waited) = mpsc::channel();
         let (served, id) = (&served, &id);
         scope.spawn(move || {
-            let answer = served.tool(id, SHELL, json!({ "command": "sleep 2" }));
-            done.send(answer.status).unwrap();
+            // The one place may be taken by whoever looks whether it is.
+            wait_until("there is room for the command", || {
+                let answer = served.tool(id, SHELL, json!({ "command": "sleep 2" }));
+                answer.status == 200
+            });
+            done.send(()).unwrap();
         });
         wait_until("the server is full", || {
             served.get("/sandboxes").status == 503
@@ -307,9 +311,11 @@ fn more_than_there_is_room_for_are_told_to_try_again() {
             200,
             "whoever looks after it sees it"
         );
-        assert_eq!(waited.recv().unwrap(), 200);
+        waited.recv().unwrap();
     });
-    assert_eq!(served.get("/sandboxes").status, 200);
+    wait_until("there is room again", || {
+        served.get("/sandboxes").status == 200
+    });
     served.end();
 }
 

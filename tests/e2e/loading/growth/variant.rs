@@ -359,7 +359,7 @@ fn offer_generation(files: &mut Files) -> Result<()> {
     for (path, of, inner) in [
         ("plugin-api/src/sandbox.rs", "SandboxHandle", "self.0"),
         ("host/src/backend.rs", "Instance", "self.handle"),
-        ("host/src/sandbox.rs", "Sandbox", "self.instance"),
+        ("host/src/sandbox.rs", "Sandbox", "self.instance.as_ref()?"),
     ] {
         let more = format!(
             "
