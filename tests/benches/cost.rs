@@ -13,6 +13,9 @@
     reason = "a benchmark talks to people and stops where it cannot measure"
 )]
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::{
     env,
     hint::black_box,
@@ -34,6 +37,8 @@ use boxyard_plugin_api::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::{Budget, built, compare, head, median, row};
+
 /// The benchmark runs itself with this argument for what can be measured once in a process.
 const CHILD: &str = "--measure-once";
 
@@ -44,71 +49,25 @@ fn main() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
-    let mut rows = vec![loading(scratch.path())];
+    head("floor");
+    loading(scratch.path());
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let module = open(&built("boxyard_plugin_local_process"));
+    let module = open(&built("libboxyard_plugin_local_process.so"));
     let local_process = init(module, scratch.path());
-    rows.push(vtable_call(module));
-    rows.push(threads.block_on(async_call(&local_process)));
-    rows.push(threads.block_on(echo(scratch.path())));
-    rows.push(program(scratch.path()));
-    println!(
-        "\n{:<44} {:>11} {:>11} {:>7}  budget",
-        "work", "floor", "boxyard", "ratio"
-    );
-    for row in rows {
-        println!("{row}");
-    }
-}
-
-/// One line of the table.
-struct Row {
-    work: &'static str,
-    floor: Duration,
-    cost: Duration,
-    budget: &'static str,
-    kept: bool,
-}
-
-impl std::fmt::Display for Row {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ratio = self.cost.as_secs_f64() / self.floor.as_secs_f64();
-        let kept = if self.kept { "kept" } else { "MISSED" };
-        let (floor, cost) = (format!("{:.1?}", self.floor), format!("{:.1?}", self.cost));
-        write!(
-            f,
-            "{:<44} {floor:>11} {cost:>11} {ratio:>7.2}  {} ({kept})",
-            self.work, self.budget
-        )
-    }
-}
-
-fn median(mut samples: Vec<Duration>) -> Duration {
-    samples.sort();
-    samples[samples.len() / 2]
+    vtable_call(module);
+    threads.block_on(async_call(&local_process));
+    threads.block_on(echo(scratch.path()));
+    program(scratch.path());
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = Instant::now();
     let value = work();
     (value, began.elapsed())
-}
-
-/// Returns a release build of a plugin; `cargo measure` has made it.
-fn built(plugin: &str) -> PathBuf {
-    let program = env::current_exe().unwrap();
-    let release = program.ancestors().nth(2).unwrap();
-    let path = release.join(format!("lib{plugin}.so"));
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo measure`",
-        path.display()
-    );
-    path
 }
 
 fn config(scratch: &Path, plugins: &Path) -> Config {
@@ -125,13 +84,17 @@ fn config(scratch: &Path, plugins: &Path) -> Config {
 fn directory(scratch: &Path, plugin: &str) -> PathBuf {
     let directory = scratch.join(plugin);
     std::fs::create_dir_all(&directory).unwrap();
-    std::fs::copy(built(plugin), directory.join("plugin.so")).unwrap();
+    std::fs::copy(
+        built(&format!("lib{plugin}.so")),
+        directory.join("plugin.so"),
+    )
+    .unwrap();
     directory
 }
 
 /// A bare `dlopen` and `dlsym` beside everything that loading does, hashing apart; each in a new
 /// process, with a warm page cache and the private copy in place.
-fn loading(scratch: &Path) -> Row {
+fn loading(scratch: &Path) {
     let plugin = "boxyard_plugin_local_process";
     let (with, without) = (directory(scratch, plugin), scratch.join("empty"));
     std::fs::create_dir_all(&without).unwrap();
@@ -165,14 +128,12 @@ fn loading(scratch: &Path) -> Row {
         hash.as_secs_f64() * 1e3 / mebibytes
     );
     // Compared with its private copy: only a file that was never seen is hashed.
-    let cost = median(cost);
-    Row {
-        work: "load one plugin / dlopen + dlsym",
-        floor: median(floor),
+    compare(
+        "load one plugin / dlopen + dlsym",
+        floor,
         cost,
-        budget: "<= 3 ms",
-        kept: cost <= Duration::from_millis(3),
-    }
+        Duration::from_millis(3),
+    );
 }
 
 fn once(arguments: &[String]) {
@@ -240,7 +201,7 @@ fn init(module: PluginModuleRef, scratch: &Path) -> SandboxTypeObject {
 }
 
 /// A plain call through the function table beside a plain call.
-fn vtable_call(module: PluginModuleRef) -> Row {
+fn vtable_call(module: PluginModuleRef) {
     const CALLS: u32 = 1_000_000;
     #[inline(never)]
     fn plain(id: &str) -> Option<usize> {
@@ -264,18 +225,16 @@ fn vtable_call(module: PluginModuleRef) -> Row {
         };
         cost.push(timed(calls).1 / CALLS);
     }
-    let cost = median(cost);
-    Row {
-        work: "plain call over the vtable / in the program",
-        floor: median(floor).max(Duration::from_nanos(1)),
-        cost,
-        budget: "<= 10 ns",
-        kept: cost <= Duration::from_nanos(10),
-    }
+    row(
+        "plain call over the vtable / in the program",
+        median(floor).max(Duration::from_nanos(1)),
+        median(cost),
+        Duration::from_nanos(10),
+    );
 }
 
 /// A call that runs on the plugin's runtime beside a task on another runtime of this process.
-async fn async_call(local_process: &SandboxTypeObject) -> Row {
+async fn async_call(local_process: &SandboxTypeObject) {
     let other = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -306,13 +265,12 @@ async fn async_call(local_process: &SandboxTypeObject) -> Row {
         .await
         .unwrap();
     other.shutdown_background();
-    ratio(
+    compare(
         "call on the plugin's runtime / task elsewhere",
         floor,
         cost,
         1.5,
-        "<= 1.5 x",
-    )
+    );
 }
 
 /// A host that wants to know nothing of its sandbox.
@@ -335,7 +293,7 @@ impl SandboxServices for Nobody {
 }
 
 /// `echo hi` in a sandbox beside tokio's own spawn with piped output.
-async fn echo(scratch: &Path) -> Row {
+async fn echo(scratch: &Path) {
     let plugins = directory(scratch, "boxyard_plugin_local_process");
     let config = Config {
         cache_dir: Some(scratch.join("echo-cache")),
@@ -368,19 +326,18 @@ async fn echo(scratch: &Path) -> Row {
         }
     }
     host.shutdown().await;
-    ratio(
+    compare(
         "`echo hi` in local-process / tokio's spawn",
         floor,
         cost,
         1.25,
-        "<= 1.25 x",
-    )
+    );
 }
 
 /// The whole program for one command beside a shell.
-fn program(scratch: &Path) -> Row {
+fn program(scratch: &Path) {
     let plugins = directory(scratch, "boxyard_plugin_local_process");
-    let boxyard = built("boxyard_plugin_local_process").with_file_name("boxyard");
+    let boxyard = built("boxyard");
     let (mut floor, mut cost) = (Vec::new(), Vec::new());
     for round in 0..44 {
         let mut shell = Process::new("sh");
@@ -402,29 +359,13 @@ fn program(scratch: &Path) -> Row {
             cost.push(ours);
         }
     }
-    let (floor, cost) = (median(floor), median(cost));
-    Row {
-        work: "`boxyard run … -- true` / `sh -c true`",
+    compare(
+        "`boxyard run … -- true` / `sh -c true`",
         floor,
         cost,
-        budget: "<= floor + 10 ms",
-        kept: cost <= floor + Duration::from_millis(10),
-    }
-}
-
-fn ratio(
-    work: &'static str,
-    floor: Vec<Duration>,
-    cost: Vec<Duration>,
-    most: f64,
-    budget: &'static str,
-) -> Row {
-    let (floor, cost) = (median(floor), median(cost));
-    Row {
-        work,
-        floor,
-        cost,
-        budget,
-        kept: cost.as_secs_f64() <= floor.as_secs_f64() * most,
-    }
+        Budget {
+            times: 1.0,
+            more: Duration::from_millis(10),
+        },
+    );
 }

@@ -13,14 +13,14 @@
     reason = "a benchmark talks to people and stops where it cannot measure"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod engine;
-mod spawn;
+#[path = "../common/process.rs"]
+mod process;
 
 use std::{
-    env,
-    fmt::Display,
-    fs,
-    path::PathBuf,
+    env, fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,7 +32,11 @@ use boxyard_host::{
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::{engine::Engine, spawn::Spawner};
+use crate::{
+    common::{built, compare, head, median, verdict},
+    engine::Engine,
+    process::{Spawner, status},
+};
 
 /// What every container is made from; it needs a shell, `dd` and `sleep`.
 const IMAGE: &str = "busybox-static:latest";
@@ -42,8 +46,8 @@ const SLOW: u64 = 128 << 20;
 
 fn main() {
     let arguments: Vec<String> = env::args().collect();
-    if let Some(at) = arguments.iter().position(|it| it == spawn::ARGUMENT) {
-        return spawn::serve(&arguments[at + 1]);
+    if let Some(at) = arguments.iter().position(|it| it == process::ARGUMENT) {
+        return process::serve(&arguments[at + 1]);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -60,8 +64,11 @@ fn main() {
 
 async fn measure(engine: Engine) {
     let yard = Yard::new().unwrap();
-    yard.put("docker.so", &Library::read(&built()).unwrap())
-        .unwrap();
+    yard.put(
+        "docker.so",
+        &Library::read(&built("libboxyard_plugin_docker.so")).unwrap(),
+    )
+    .unwrap();
     let host = Host::start(Config {
         trust_plugin_dirs: false,
         ..yard.config.clone()
@@ -70,10 +77,7 @@ async fn measure(engine: Engine) {
         host: host.await.unwrap(),
         engine,
     };
-    println!(
-        "{:<46} {:>11} {:>11} {:>7}  budget",
-        "work", "floor", "boxyard", "ratio"
-    );
+    head("floor");
     bench.lives("bridge", json!({})).await;
     bench
         .lives("no network", json!({"network_enabled": false}))
@@ -131,8 +135,8 @@ impl Bench {
             samples.drain(..4);
         }
         let name = |what| format!("{what}, {name}");
-        at_most(&name("create + start / raw"), floor, cost, 1.05);
-        at_most(
+        compare(&name("create + start / raw"), floor, cost, 1.05);
+        compare(
             &name("stop + delete / raw kill + remove"),
             floor_end,
             cost_end,
@@ -151,7 +155,7 @@ impl Bench {
         }
         one.end();
         let ours = cost.clone();
-        at_most("`echo hi` / posix_spawn on the host", floor, cost, 1.6);
+        compare("`echo hi` / posix_spawn on the host", floor, cost, 1.6);
 
         let id = container(&sandbox).await;
         let (mut floor, mut cost) = (Vec::new(), Vec::new());
@@ -162,7 +166,7 @@ impl Bench {
                 cost.push(timed(echo(&sandbox)).await.1);
             }
         }
-        at_most("`echo hi` / the engine's exec", floor, cost, 1.0 / 30.0);
+        compare("`echo hi` / the engine's exec", floor, cost, 1.0 / 30.0);
 
         let mut many = Spawner::new(50);
         let (mut floor, mut cost) = (Vec::new(), Vec::new());
@@ -171,7 +175,7 @@ impl Bench {
             cost.push(timed(join_all((0..50).map(|_| echo(&sandbox)))).await.1);
         }
         many.end();
-        at_most("50 commands at once / 50 spawns", floor, cost, 1.0 / 0.6);
+        compare("50 commands at once / 50 spawns", floor, cost, 1.0 / 0.6);
         self.delete(&sandbox).await;
 
         let attached = self.create(&json!({"transport": "attach"})).await;
@@ -179,14 +183,11 @@ impl Bench {
         for _ in 0..400 {
             cost.push(timed(echo(&attached)).await.1);
         }
-        let (floor, cost) = (median(ours), median(cost));
-        let kept = cost <= Duration::from_millis(3);
-        row(
+        compare(
             "`echo hi` over attach / over the socket",
-            floor,
+            ours,
             cost,
-            "<= 3 ms",
-            kept,
+            Duration::from_millis(3),
         );
         self.delete(&attached).await;
     }
@@ -196,14 +197,14 @@ impl Bench {
         let sandbox = self.create(&json!({})).await;
         let like = self.engine.like(&container(&sandbox).await).await;
         drain(&sandbox, 64 << 20).await;
-        let before = resident("VmRSS");
+        let before = status("self", "VmRSS");
         // From here on the peak counts.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let mut cost = Vec::new();
         for _ in 0..3 {
             cost.push(timed(drain(&sandbox, GIB)).await.1);
         }
-        let grown = resident("VmHWM").saturating_sub(before);
+        let grown = status("self", "VmHWM").saturating_sub(before);
         let (mut floor, mut unlogged) = (Vec::new(), Vec::new());
         for _ in 0..3 {
             let argv = writer(SLOW);
@@ -214,7 +215,7 @@ impl Bench {
         self.delete(&sandbox).await;
         let mebibytes = |bytes: u64, time: Duration| (bytes >> 20) as f64 / time.as_secs_f64();
         let ours = mebibytes(GIB, median(cost));
-        let row = |work, floor, least: Option<f64>| {
+        let rate = |work, floor, least: Option<f64>| {
             let floor = mebibytes(SLOW, median(floor));
             let ratio = ours / floor;
             let budget = least.map_or_else(String::new, |least| {
@@ -227,12 +228,12 @@ impl Bench {
                 format!("{ours:.0} MiB/s"),
             );
         };
-        row(
+        rate(
             "1 GiB of output / through the engine's attach",
             floor,
             Some(6.0),
         );
-        row("the same, the engine told to log nothing", unlogged, None);
+        rate("the same, the engine told to log nothing", unlogged, None);
         println!(
             "{:<46} {:>11} {:>11} {:>7}  <= 32 MiB ({})",
             "its peak of memory in the host",
@@ -267,22 +268,9 @@ impl Bench {
             }
         }
         let name = |what| format!("{count} {what}");
-        at_most(&name("creates at once / raw"), floor, cost, 1.1);
-        at_most(&name("deletes at once / raw"), floor_end, cost_end, 1.1);
+        compare(&name("creates at once / raw"), floor, cost, 1.1);
+        compare(&name("deletes at once / raw"), floor_end, cost_end, 1.1);
     }
-}
-
-/// Returns the release build of the plugin; `cargo measure` has made it.
-fn built() -> PathBuf {
-    let program = env::current_exe().unwrap();
-    let release = program.ancestors().nth(2).unwrap();
-    let path = release.join("libboxyard_plugin_docker.so");
-    assert!(
-        path.exists(),
-        "{} is missing: run `cargo measure`",
-        path.display()
-    );
-    path
 }
 
 /// Returns the id of a sandbox's container.
@@ -324,40 +312,8 @@ fn writer(bytes: u64) -> [String; 4] {
     ["dd".into(), "if=/dev/zero".into(), "bs=64k".into(), count]
 }
 
-/// A number of this process's status, in KiB.
-fn resident(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(name));
-    let number = line.unwrap().split_ascii_whitespace().nth(1);
-    number.unwrap().parse().unwrap()
-}
-
 async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let began = Instant::now();
     let value = work.await;
     (value, began.elapsed())
-}
-
-fn median(mut samples: Vec<Duration>) -> Duration {
-    samples.sort();
-    samples[samples.len() / 2]
-}
-
-fn at_most(work: &str, floor: Vec<Duration>, cost: Vec<Duration>, most: f64) {
-    let (floor, cost) = (median(floor), median(cost));
-    let kept = cost.as_secs_f64() <= floor.as_secs_f64() * most;
-    row(work, floor, cost, format_args!("<= {most:.3} x"), kept);
-}
-
-fn row(work: &str, floor: Duration, cost: Duration, budget: impl Display, kept: bool) {
-    let ratio = cost.as_secs_f64() / floor.as_secs_f64();
-    let (floor, cost) = (format!("{floor:.1?}"), format!("{cost:.1?}"));
-    println!(
-        "{work:<46} {floor:>11} {cost:>11} {ratio:>7.3}  {budget} ({})",
-        verdict(kept)
-    );
-}
-
-fn verdict(kept: bool) -> &'static str {
-    if kept { "kept" } else { "MISSED" }
 }

@@ -1,7 +1,8 @@
-//! The floor of a command: spawning it on the host, by a program that does nothing else.
+//! Processes that are measured: the floor of a command, which is spawning it on the host by a program
+//! that does nothing else, and what a process takes.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Lines, Read, Write},
     process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
@@ -67,4 +68,12 @@ pub(crate) fn serve(at_once: &str) {
         }
         println!("{}", began.elapsed().as_nanos());
     }
+}
+
+/// Returns a number of a process's status, in KiB.
+pub(crate) fn status(pid: &str, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name));
+    let number = line.unwrap().split_ascii_whitespace().nth(1);
+    number.unwrap().parse().unwrap()
 }
