@@ -23,6 +23,7 @@ mod lifecycle;
 mod loading;
 mod logs;
 mod panics;
+mod pool;
 mod serve;
 mod streams;
 mod sweep;

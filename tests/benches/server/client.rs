@@ -83,7 +83,7 @@ impl Client {
 
     /// Runs the command in a sandbox of the pool.
     pub(crate) fn echo_in_pool(&self) {
-        let path = format!("/pool/execute_tool?tool_name={SHELL}");
+        let path = format!("/pool/execute?tool_name={SHELL}");
         let answer = self.post(&path, &json!({ "command": "echo hi" }));
         assert_eq!(answer["output"], "hi\n", "{answer}");
     }
