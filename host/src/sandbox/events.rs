@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::SystemTime};
 
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
@@ -28,7 +29,9 @@ pub(super) fn timestamp<S: Serializer>(
     time: &SystemTime,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+    // Whatever a clock says that is wrong by millennia, there is something to show.
+    let time = Timestamp::try_from(*time).unwrap_or(Timestamp::MAX);
+    serializer.collect_str(&format_args!("{time:.3}"))
 }
 
 /// The last events of a sandbox.

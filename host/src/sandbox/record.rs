@@ -461,9 +461,14 @@ mod tests {
     use super::*;
 
     fn record() -> Arc<Record> {
+        let forever = Duration::MAX;
+        record_of(SystemTime::now(), forever)
+    }
+
+    fn record_of(created_at: SystemTime, ttl: Duration) -> Arc<Record> {
         let identity = SandboxIdentity::new("s", "", "");
         let lifetime = Lifetime {
-            ttl: Duration::MAX,
+            ttl,
             idle: None,
             ended: Duration::MAX,
         };
@@ -473,11 +478,24 @@ mod tests {
             config: json!({}),
             tools: None,
             lifetime,
-            created_at: SystemTime::now(),
+            created_at,
             journal: Journal::default(),
             listener: None,
             past: Past::default(),
         })
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_takes_no_time_from_a_sandbox() {
+        let (hour, now) = (Duration::from_secs(3600), SystemTime::now());
+        let expires = |created_at| {
+            let record = record_of(created_at, hour);
+            record.move_to(Status::Running).unwrap();
+            record.expire()
+        };
+        assert_eq!(expires(now - hour / 2), None);
+        assert_eq!(expires(now + hour * 24), None);
+        assert_eq!(expires(now - hour * 2).unwrap(), "it lived for 1h");
     }
 
     #[test]
