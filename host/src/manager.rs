@@ -393,7 +393,10 @@ impl Manager {
             self.0.lease.keep();
         }
         if let Err(error) = record.journal().remove().await {
-            tracing::warn!(sandbox = record.id(), "it stays in the store: {error}");
+            tracing::warn!(
+                sandbox = record.id(),
+                "it is still in the store, until that can be written: {error}"
+            );
         }
     }
 

@@ -1,15 +1,19 @@
 //! `boxyard serve`, as its clients meet it: over real connections to a real process.
 
+mod crowd;
+mod ending;
 mod gate;
 mod inputs;
 mod routes;
+mod store;
 
 use std::{
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use boxyard_conformance::{Library, Yard, cargo};
@@ -33,8 +37,13 @@ impl Home {
         let yard = Yard::new().unwrap();
         let library = Library::package(LOCAL_PROCESS).unwrap();
         yard.put(&format!("{LOCAL_PROCESS}.so"), &library).unwrap();
-        fs::write(yard.root().join("boxyard.toml"), config).unwrap();
-        Self { yard }
+        let home = Self { yard };
+        home.configure(config);
+        home
+    }
+
+    fn configure(&self, config: &str) {
+        fs::write(self.yard.root().join("boxyard.toml"), config).unwrap();
     }
 
     fn serve(&self) -> Served {
@@ -207,5 +216,16 @@ impl Drop for Served {
         // It has ended where the test passed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "never came true: {what}"
+        );
+        thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,9 +1,10 @@
 //! The one thread that writes.
 
 use std::{
+    iter,
     path::Path,
-    sync::mpsc::Receiver,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, Transaction, params};
@@ -12,10 +13,14 @@ use tokio::sync::oneshot;
 
 use super::{Change, StoreError, sqlite};
 
-/// How many changes share a transaction at most.
-const TOGETHER: usize = 1000;
+/// How many changes share a transaction at most, beside the first.
+const TOGETHER: usize = 999;
 /// Older events of a sandbox than so many are forgotten.
 const EVENTS_KEPT: u32 = 1000;
+/// How long to wait before what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// No event is kept to be written later where so much is.
+const LATE_EVENTS: usize = 10_000;
 
 /// A change, and who waits for it.
 #[derive(Debug)]
@@ -25,32 +30,100 @@ pub(super) struct Job {
 }
 
 /// Makes changes until nobody can ask for one any more.
-pub(super) fn run(mut connection: Connection, path: &Path, work: &Receiver<Job>) {
-    while let Ok(first) = work.recv() {
-        let mut jobs = vec![first];
-        jobs.extend(work.try_iter().take(TOGETHER - 1));
-        if write(&mut connection, jobs.iter().map(|job| &job.change)).is_ok() {
-            for job in jobs {
-                answer(job, Ok(()));
+pub(super) fn run(connection: Connection, path: &Path, work: &Receiver<Job>) {
+    let mut writer = Writer {
+        connection,
+        path,
+        late: Vec::new(),
+    };
+    loop {
+        let first = if writer.late.is_empty() {
+            work.recv().map_err(RecvTimeoutError::from)
+        } else {
+            work.recv_timeout(RETRY)
+        };
+        let has_caught_up = writer.late.is_empty() || writer.catch_up().is_ok();
+        match first {
+            Ok(job) if has_caught_up => {
+                writer.make(iter::once(job).chain(work.try_iter().take(TOGETHER)));
             }
-            continue;
-        }
-        // One by one: what can be written is, and the others are told why not.
-        for job in jobs {
-            let written = write(&mut connection, [&job.change].into_iter());
-            let written = written.map_err(|source| sqlite("write", path, source));
-            answer(job, written);
+            Ok(job) => writer.make_one(job),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
-fn answer(job: Job, written: Result<(), StoreError>) {
-    match (job.done, written) {
-        // One that gave up waiting has its change all the same.
-        (Some(done), written) => drop(done.send(written)),
-        (None, Err(error)) => tracing::error!("{error}"),
-        (None, Ok(())) => {}
+struct Writer<'a> {
+    connection: Connection,
+    path: &'a Path,
+    /// What could not be written and must be, in the order in which it came.
+    late: Vec<Change>,
+}
+
+impl Writer<'_> {
+    /// Makes changes in one transaction, or else those that can be made.
+    fn make(&mut self, jobs: impl Iterator<Item = Job>) {
+        let jobs: Vec<Job> = jobs.collect();
+        if write(&mut self.connection, jobs.iter().map(|job| &job.change)).is_ok() {
+            for done in jobs.into_iter().filter_map(|job| job.done) {
+                // One that gave up waiting has its change all the same.
+                let _ = done.send(Ok(()));
+            }
+            return;
+        }
+        for job in jobs {
+            self.make_one(job);
+        }
     }
+
+    /// Makes one change. Who waits for it is told why it cannot be made, and takes back what it was
+    /// for; what nobody takes back is late.
+    fn make_one(&mut self, Job { change, done }: Job) {
+        let Some(done) = done else {
+            if !self.late.is_empty() || self.write_one(&change).is_err_and(log) {
+                self.keep(change);
+            }
+            return;
+        };
+        let written = match change {
+            // It stands for all before it.
+            Change::Nothing => self.catch_up(),
+            _ => self.write_one(&change),
+        };
+        if written.is_err() && matches!(change, Change::Remove { .. }) {
+            // What is gone cannot be taken back.
+            self.keep(change);
+        }
+        // As above.
+        let _ = done.send(written);
+    }
+
+    fn keep(&mut self, change: Change) {
+        // Events are worth least, and there may be any number of them.
+        if self.late.len() < LATE_EVENTS || !matches!(change, Change::Event { .. }) {
+            self.late.push(change);
+        }
+    }
+
+    /// Makes what is late.
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        write(&mut self.connection, self.late.iter())
+            .map_err(|source| sqlite("write", self.path, source))?;
+        self.late.clear();
+        Ok(())
+    }
+
+    fn write_one(&mut self, change: &Change) -> Result<(), StoreError> {
+        let written = write(&mut self.connection, iter::once(change));
+        written.map_err(|source| sqlite("write", self.path, source))
+    }
+}
+
+/// Says that something is late.
+fn log(error: StoreError) -> bool {
+    tracing::error!("{error}; it is tried again until it can be written");
+    true
 }
 
 fn write<'a>(

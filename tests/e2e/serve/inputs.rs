@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Home, read_to_end};
+use super::{Home, read_to_end, wait_until};
 
 const SHELL: &str = "shell_executor";
 
@@ -359,15 +359,4 @@ fn an_archive_that_is_none_or_too_long_is_refused() {
         "running"
     );
     served.end();
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "never came true: {what}"
-        );
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -189,7 +189,7 @@ fn a_hang_up_takes_in_what_the_configuration_says_now() {
     let served = home.serve();
     let id = served.create("local_process", json!({}));
     let write = |text: &str| {
-        fs::write(home.yard.root().join("boxyard.toml"), text).unwrap();
+        home.configure(text);
         served.signal(Signal::HUP);
     };
     write("[limits]\nsandboxes = 'many'");
