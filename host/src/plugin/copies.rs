@@ -21,6 +21,8 @@ use super::verify::mistrust;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Copies that nobody used for so long are removed.
 const LIFETIME: Duration = DAY.saturating_mul(7);
+/// How much of a file is read or written at once.
+const PIECE: usize = 64 * 1024;
 
 /// The directory of the private copies.
 #[derive(Debug)]
@@ -115,7 +117,11 @@ impl Copies {
         remove_old(&self.directory);
         let path = self.path(sha256);
         let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
-        file.write_all(bytes)?;
+        // What is written at once is mapped at once later, megabytes of it, and counts as memory that
+        // the host uses.
+        for piece in bytes.chunks(PIECE) {
+            file.write_all(piece)?;
+        }
         // A crash must not leave a short file under the name of a hash.
         file.as_file().sync_data()?;
         file.persist(&path)?;
@@ -141,7 +147,6 @@ fn hash_of(path: &Path) -> Option<String> {
 
 /// Compares two files piece by piece: fresh pages for all of them would cost more.
 fn is_same(one: &File, other: &File) -> io::Result<bool> {
-    const PIECE: usize = 128 * 1024;
     let (mut ours, mut theirs) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
         let (ours, theirs) = (fill(one, &mut ours)?, fill(other, &mut theirs)?);
