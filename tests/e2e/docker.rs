@@ -15,7 +15,7 @@ mod private;
 mod served;
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::{self, Write},
     path::PathBuf,
     process::{self, Command, Output, Stdio},
@@ -107,6 +107,13 @@ impl Dock {
             engine,
             host: OnceLock::new(),
         }
+    }
+
+    /// Adds to what the program is configured to.
+    fn configure(&self, more: &str) {
+        let path = self.yard.root().join("boxyard.toml");
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
     }
 
     /// Asks its engine with docker's own tool.

@@ -72,6 +72,32 @@ async def lifecycle():
         SEEN["health"] = (await m.health_check())["healthy"]
 
 
+async def mounted():
+    """Files that are shared with the host, below a directory that its operator allows."""
+    directory = Path(sys.argv[2])
+    (directory / "input.txt").write_text("from the host")
+    async with manager() as m:
+        config = DockerSandboxConfig(
+            image=IMAGE,
+            volumes={str(directory): {"bind": "/sandbox/data", "mode": "rw"}},
+            tools_config={"python_executor": {}, "file_operation": {}},
+        )
+        sandbox = await m.create_sandbox(SandboxType.DOCKER, config)
+        read = await m.execute_tool(
+            sandbox, "file_operation", {"operation": "read", "file_path": "/sandbox/data/input.txt"}
+        )
+        code = "open('/sandbox/data/output.txt', 'w').write('from the sandbox')"
+        await m.execute_tool(sandbox, "python_executor", {"code": code})
+        SEEN["mounted"] = [read.output, (directory / "output.txt").read_text()]
+        try:
+            await m.create_sandbox(
+                SandboxType.DOCKER,
+                DockerSandboxConfig(image=IMAGE, volumes={"/etc": {"bind": "/host", "mode": "ro"}}),
+            )
+        except RuntimeError as error:
+            SEEN["mount refused"] = "allowed_mounts" in str(error)
+
+
 async def notebook():
     async with manager() as m:
         config = DockerNotebookConfig(image=IMAGE, tools_config={"notebook_executor": {}})
@@ -105,6 +131,6 @@ async def pool():
         SEEN["left"] = len(await m.list_sandboxes())
 
 
-for part in (lifecycle, notebook, pool):
+for part in (lifecycle, mounted, notebook, pool):
     asyncio.run(part())
 print(json.dumps(SEEN))

@@ -1,7 +1,7 @@
 //! `boxyard serve` with docker sandboxes: clients that nobody here wrote, and servers that are killed.
 
 use std::{
-    env,
+    env, fs,
     path::PathBuf,
     process::Command,
     sync::{
@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Dock, IMAGE, PYTHON, leave_out, text};
+use super::{Dock, IMAGE, PLUGIN, PYTHON, leave_out, text};
 use crate::serve::Served;
 
 /// What leaves out the test of ms-enclave's client.
@@ -50,11 +50,17 @@ fn the_client_of_ms_enclave_works_unchanged() {
         }
         Err(error) => return leave_out(WITHOUT_CLIENT, "ms-enclave's client", &error.to_string()),
     }
+    let shared = dock.yard.root().join("shared");
+    fs::create_dir(&shared).unwrap();
+    dock.configure(&format!(
+        "[plugins.{PLUGIN}.settings]\nallowed_mounts = [{shared:?}]\n"
+    ));
     let served = serve(&dock);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/docker/client.py");
     let output = Command::new(python())
         .arg(script)
         .arg(served.url())
+        .arg(&shared)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -75,6 +81,8 @@ fn the_client_of_ms_enclave_works_unchanged() {
         "deleted": [true, false],
         "gone": null,
         "refused": true,
+        "mounted": ["from the host", "from the sandbox"],
+        "mount refused": true,
         "health": true,
         "notebook": ["docker_notebook", "success", "in\n\nResult: 42"],
         "pool": 2,
