@@ -70,9 +70,23 @@ impl Client {
 
     /// Runs a tool, which must put this out.
     pub(crate) fn run(&self, id: &str, tool: &str, parameters: &Value, output: &str) {
+        assert_eq!(self.execute(id, tool, parameters), output);
+    }
+
+    /// Returns the time in nanoseconds, as a command sees it.
+    pub(crate) fn now(&self, id: &str) -> String {
+        self.execute(id, SHELL, &now())
+    }
+
+    /// The same in a sandbox of the pool.
+    pub(crate) fn now_in_pool(&self) -> String {
+        let path = format!("/pool/execute?tool_name={SHELL}");
+        text(&self.post(&path, &now())["output"])
+    }
+
+    fn execute(&self, id: &str, tool: &str, parameters: &Value) -> String {
         let body = json!({ "sandbox_id": id, "tool_name": tool, "parameters": parameters });
-        let answer = self.post("/sandbox/tool/execute", &body);
-        assert_eq!(answer["output"], output, "{answer}");
+        text(&self.post("/sandbox/tool/execute", &body)["output"])
     }
 
     /// Makes the pool.
@@ -80,13 +94,10 @@ impl Client {
         let path = format!("/pool/initialize?pool_size={size}&sandbox_type=docker");
         self.post(&path, config);
     }
+}
 
-    /// Runs the command in a sandbox of the pool.
-    pub(crate) fn echo_in_pool(&self) {
-        let path = format!("/pool/execute?tool_name={SHELL}");
-        let answer = self.post(&path, &json!({ "command": "echo hi" }));
-        assert_eq!(answer["output"], "hi\n", "{answer}");
-    }
+fn now() -> Value {
+    json!({ "command": "date +%s%N" })
 }
 
 fn document(mut answer: Response<ureq::Body>) -> Value {
