@@ -30,7 +30,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     time::sleep,
 };
@@ -44,6 +44,8 @@ use self::{body::Bounds, keys::Keys};
 
 /// How long to wait after the system had no room for one more connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
+/// How many connections may wait to be let in, where the system allows so many.
+const BACKLOG: u32 = 4096;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +145,7 @@ impl Server {
         let address = config.listen;
         check(address, &config)?;
         let listen = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let listener = open(address).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let app = Arc::new(App {
             host,
@@ -253,6 +255,17 @@ fn check(address: SocketAddr, config: &HttpConfig) -> Result<(), ServeError> {
     } else {
         Err(ServeError::Public { address })
     }
+}
+
+/// Listens with room for a crowd that comes at once: whoever finds none tries again after a second.
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
