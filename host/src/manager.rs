@@ -1,104 +1,37 @@
-//! The manager: creates sandboxes, finds them, deletes them, and sweeps what dead hosts left.
+//! The manager: owns the sandboxes of a host, finds them, stops and deletes them.
 
+mod create;
 mod pools;
 mod reaper;
 mod request;
 mod restore;
+mod shutdown;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use boxyard_plugin_api::{
-    Error, ErrorCode, Isolation, SandboxIdentity, SweepRequest, canonical_type_name,
-};
-use futures_util::future::join_all;
-use serde_json::Value;
-use tokio::{runtime::Handle, sync::oneshot};
+use boxyard_plugin_api::Error;
 use tracing::Instrument;
 
 use crate::{
-    config::{Config, Limits, LiveConfig},
-    lease::{self, FreeLease, Lease},
+    config::{Config, LiveConfig},
+    lease::Lease,
     pool::Pool,
-    registry::{Registry, SandboxType, UnknownType},
-    sandbox::{Beginning, Journal, Lifetime, Past, Record, Sandbox, clean_up_remains},
-    schema::SchemaError,
-    store::{Change, SavedSandbox, Store, StoreError},
+    registry::Registry,
+    sandbox::Sandbox,
+    store::Store,
 };
 
+pub use create::CreateError;
 pub use pools::CreatePoolError;
 pub(crate) use request::ToolsConfig;
 pub use request::{CreateRequest, Filter};
-
-/// Why no sandbox was made.
-///
-/// Nothing of it is left, unless it could not be cleaned up: then it is listed, as an error.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// No plugin provides the type.
-    #[error(transparent)]
-    UnknownType(#[from] UnknownType),
-    /// The configuration does not fit the type.
-    #[error(transparent)]
-    Config(#[from] SchemaError),
-    /// The type isolates less than is asked for.
-    #[error(
-        "`{sandbox_type}` has isolation `{found}`, and the host asks for `{expected}` or better: use another type, or allow it with `min_isolation` or `--allow-isolation {found}`"
-    )]
-    Isolation {
-        /// The type.
-        sandbox_type: String,
-        /// What it has.
-        found: Isolation,
-        /// What the host asks for.
-        expected: Isolation,
-    },
-    /// There are as many as there may be.
-    #[error(
-        "{found} {what}, and `limits.{limit}` allows no more: try again once one is gone, or raise it"
-    )]
-    Full {
-        /// How many there are.
-        found: usize,
-        /// Of what.
-        what: String,
-        /// The configuration's key.
-        limit: String,
-    },
-    /// The store cannot be written.
-    #[error("cannot note the sandbox, so that it is found again when this process dies: {source}")]
-    Store {
-        /// Why.
-        #[from]
-        source: StoreError,
-    },
-    /// The lease cannot be written.
-    #[error(
-        "cannot write the lease, so that nothing is left behind if this process dies: {source}"
-    )]
-    Lease {
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The backend failed.
-    #[error("cannot {step} a `{sandbox_type}` sandbox: {source}")]
-    Backend {
-        /// `create` or `start`.
-        step: &'static str,
-        /// The type.
-        sandbox_type: String,
-        /// What it says.
-        source: Error,
-    },
-    /// The host is shutting down.
-    #[error("the host is shutting down")]
-    ShuttingDown,
-}
 
 /// Why a sandbox was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -152,47 +85,6 @@ struct Sandboxes {
     closed: bool,
 }
 
-impl Sandboxes {
-    fn creating(&self) -> usize {
-        self.creating.values().sum()
-    }
-
-    /// Says which limit one more sandbox of a type would break.
-    fn check(&self, limits: &Limits, sandbox_type: &str) -> Result<(), CreateError> {
-        let check = |found, what: &str, limit: &str, most: Option<usize>| match most {
-            Some(most) if found >= most => Err(CreateError::Full {
-                found,
-                what: what.into(),
-                limit: limit.into(),
-            }),
-            _ => Ok(()),
-        };
-        let creating = self.creating();
-        check(
-            creating,
-            "sandboxes are being made",
-            "creating",
-            limits.creating,
-        )?;
-        let all = self.by_id.len() + creating;
-        check(all, "sandboxes are there", "sandboxes", limits.sandboxes)?;
-        let mut per_type = limits.per_type.iter();
-        let Some((name, most)) =
-            per_type.find(|(name, _)| canonical_type_name(name) == sandbox_type)
-        else {
-            return Ok(());
-        };
-        let there = self
-            .by_id
-            .values()
-            .map(|sandbox| sandbox.sandbox_type().name());
-        let there = there.filter(|name| *name == sandbox_type).count();
-        let found = there + self.creating.get(sandbox_type).copied().unwrap_or(0);
-        let what = format!("`{sandbox_type}` sandboxes are there");
-        check(found, &what, &format!("per_type.{name}"), Some(*most))
-    }
-}
-
 impl Manager {
     pub(crate) fn new(
         config: LiveConfig,
@@ -241,163 +133,6 @@ impl Manager {
             .registry
             .write()
             .unwrap_or_else(PoisonError::into_inner) = registry;
-    }
-
-    /// Makes a sandbox and starts it.
-    ///
-    /// Runs in a task of its own: when this future is dropped, the sandbox is made to its end
-    /// and deleted.
-    ///
-    /// # Errors
-    ///
-    /// [`CreateError`].
-    pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, CreateError> {
-        let registry = self.registry();
-        let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
-        let mut config = request.config;
-        let tools = match config.remove("tools_config") {
-            None => None,
-            Some(tools) => Some(ToolsConfig::read(tools)?),
-        };
-        let config = sandbox_type.check_config(Value::Object(config))?;
-        let (found, expected) = (
-            sandbox_type.isolation(),
-            self.0.config.get().min_isolation(),
-        );
-        if found < expected {
-            return Err(CreateError::Isolation {
-                sandbox_type: sandbox_type.name().into(),
-                found,
-                expected,
-            });
-        }
-        let creation = Creation::begin(self, sandbox_type.name())?;
-        let identity = self.identity(lease::new_id(), request.name, request.labels);
-        self.0
-            .lease
-            .note_type(sandbox_type.name())
-            .map_err(|source| CreateError::Lease { source })?;
-        let lifetimes = self.0.config.get().lifetimes;
-        let lifetime = Lifetime {
-            ttl: request.ttl.unwrap_or(lifetimes.running),
-            idle: request.idle_timeout,
-            ended: lifetimes.ended,
-        };
-        let beginning = Beginning {
-            journal: Journal::new(self.0.store.clone(), &identity.id),
-            identity,
-            sandbox_type: sandbox_type.name().into(),
-            config,
-            tools,
-            lifetime,
-            created_at: SystemTime::now(),
-            listener: request.listener,
-            past: Past::default(),
-        };
-        let (answer, answered) = oneshot::channel();
-        let manager = self.clone();
-        let making = async move {
-            let made = manager
-                .make(beginning, request.pool, sandbox_type, &registry, creation)
-                .await;
-            // Where nobody takes it, the handover deletes it.
-            let _ = answer.send(made.map(|sandbox| Handover::new(&manager, sandbox)));
-        };
-        tokio::spawn(making.in_current_span());
-        // The task sends its answer unless the runtime itself ends.
-        let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
-        made.map(Handover::take)
-    }
-
-    /// Names a sandbox of this host. Only one that is noted can be found again, and lingers.
-    fn identity(
-        &self,
-        id: String,
-        name: String,
-        labels: BTreeMap<String, String>,
-    ) -> SandboxIdentity {
-        let mut identity = SandboxIdentity::new(id, &*self.0.host_id, self.0.lease.id());
-        identity.name = name;
-        identity.labels = labels;
-        if self.0.store.is_some() {
-            let linger = self.0.config.get().timeouts.linger.as_millis();
-            identity.linger_ms = u64::try_from(linger).unwrap_or(u64::MAX);
-        }
-        identity
-    }
-
-    async fn make(
-        &self,
-        beginning: Beginning,
-        pool: Option<String>,
-        sandbox_type: Arc<SandboxType>,
-        registry: &Registry,
-        creation: Creation,
-    ) -> Result<Arc<Sandbox>, CreateError> {
-        let failed = |step, source| CreateError::Backend {
-            step,
-            sandbox_type: sandbox_type.name().into(),
-            source,
-        };
-        if let Some(store) = &self.0.store {
-            let saved = SavedSandbox::of(&beginning, pool);
-            store.make(Change::Insert(Box::new(saved))).await?;
-        }
-        let record = Record::new(beginning);
-        let created = sandbox_type.create(record.config(), record.services());
-        let instance = match created.await {
-            Ok(instance) => instance,
-            Err(error) => {
-                record.fail(&error.to_string());
-                self.undo(&record, &sandbox_type, &error).await;
-                return Err(failed("create", error));
-            }
-        };
-        let sandbox = Sandbox::new(
-            record,
-            instance,
-            Arc::clone(&sandbox_type),
-            registry,
-            self.0.config.get(),
-        );
-        let sandbox = Arc::new(sandbox);
-        let started = match sandbox.start().await {
-            // Whoever is told of it finds it again, whatever becomes of this process.
-            Ok(()) => sandbox.journal().flush().await.map_err(CreateError::from),
-            Err(error) => Err(failed("start", error)),
-        };
-        if let Err(error) = started {
-            match sandbox.end().await {
-                Ok(()) => sandbox.forget().await,
-                Err(left) => {
-                    tracing::warn!(sandbox = sandbox.id(), "half-made sandbox is left: {left}");
-                    // Not forgotten: it is shown as an error, and can be deleted again.
-                    creation.end(sandbox);
-                }
-            }
-            return Err(error);
-        }
-        creation.end(Arc::clone(&sandbox));
-        Ok(sandbox)
-    }
-
-    /// Cleans up after a creation that failed, where its backend could not.
-    async fn undo(&self, record: &Record, sandbox_type: &SandboxType, error: &Error) {
-        if broke_off(error)
-            && let Err(left) = clean_up_remains(record, sandbox_type).await
-        {
-            tracing::warn!(
-                sandbox = record.id(),
-                "what was made of it is left to the sweep: {left}"
-            );
-            self.0.lease.keep();
-        }
-        if let Err(error) = record.journal().remove().await {
-            tracing::warn!(
-                sandbox = record.id(),
-                "it is still in the store, until that can be written: {error}"
-            );
-        }
     }
 
     /// Returns a sandbox by its id.
@@ -469,88 +204,6 @@ impl Manager {
         })
     }
 
-    /// Removes what hosts that died left behind, once it is older than the grace.
-    ///
-    /// Returns the sandboxes of which nothing is left.
-    pub async fn sweep(&self) -> Vec<String> {
-        let directory = leases(&self.0.config.get());
-        let found = tokio::task::spawn_blocking(move || lease::free(&directory)).await;
-        let swept = found
-            .unwrap_or_default()
-            .into_iter()
-            .map(|lease| self.sweep_lease(lease));
-        join_all(swept).await.into_iter().flatten().collect()
-    }
-
-    async fn sweep_lease(&self, lease: FreeLease) -> Vec<String> {
-        let grace = self.0.config.get().timeouts.sweep_grace;
-        let request = SweepRequest::new(&*self.0.host_id, [&lease.id])
-            .known(self.sandboxes().by_id.keys())
-            .grace_ms(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        let registry = self.registry();
-        let (mut removed, mut left) = (Vec::new(), false);
-        for name in &lease.types {
-            // A type that is not loaded now may be at the next start.
-            let Ok(sandbox_type) = registry.sandbox_type(name) else {
-                left = true;
-                continue;
-            };
-            match sandbox_type.sweep(&request).await {
-                Ok(swept) => {
-                    left |= !swept.kept.is_empty();
-                    removed.extend(swept.removed);
-                }
-                Err(error) if error.code() == ErrorCode::UNIMPLEMENTED => {}
-                Err(error) => {
-                    tracing::warn!(sandbox_type = name, "sweep failed: {error}");
-                    left = true;
-                }
-            }
-        }
-        if !left {
-            lease.nothing_left(grace);
-        }
-        if !removed.is_empty() {
-            tracing::info!(sandboxes = ?removed, "removed what a dead host left behind");
-        }
-        removed
-    }
-
-    /// Takes no more creations, and deletes every sandbox within a deadline.
-    pub(crate) async fn shutdown(&self, deadline: Duration) {
-        self.sandboxes().closed = true;
-        self.close_pools();
-        let all_deleted = tokio::time::timeout(deadline, self.delete_all()).await;
-        if all_deleted == Ok(true) {
-            self.0.lease.release();
-        } else {
-            tracing::warn!("not every sandbox could be deleted: the next host sweeps what is left");
-        }
-    }
-
-    /// Deletes until nothing is there or under way; returns whether all could be deleted.
-    async fn delete_all(&self) -> bool {
-        loop {
-            // Before the list: what is made from here on is counted, and seen the next time.
-            let creating = self.sandboxes().creating();
-            let deletions = self.list().into_iter().map(|sandbox| {
-                let manager = self.clone();
-                async move {
-                    let deleted = manager.delete(sandbox.id()).await;
-                    // One that is gone meanwhile was deleted by somebody else.
-                    !matches!(deleted, Err(DeleteError::Backend { .. }))
-                }
-            });
-            if !join_all(deletions).await.into_iter().all(|deleted| deleted) {
-                return false;
-            }
-            if creating == 0 {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
     fn sandboxes(&self) -> MutexGuard<'_, Sandboxes> {
         self.0
             .sandboxes
@@ -559,100 +212,10 @@ impl Manager {
     }
 }
 
-/// Returns whether a creation may have been broken off before the plugin could undo it, or when it
-/// could not.
-fn broke_off(error: &Error) -> bool {
-    [
-        ErrorCode::PANICKED,
-        ErrorCode::DEADLINE_EXCEEDED,
-        ErrorCode::CANCELLED,
-        ErrorCode::UNAVAILABLE,
-    ]
-    .contains(&error.code())
-}
-
 fn leases(config: &Config) -> PathBuf {
     config.state_dir().join("leases")
 }
 
-/// A sandbox on its way to whoever asked for it: deleted where it does not arrive.
-struct Handover {
-    manager: Manager,
-    sandbox: Arc<Sandbox>,
-    arrived: bool,
-    runtime: Handle,
-}
-
-impl Handover {
-    /// Must be called inside a runtime.
-    fn new(manager: &Manager, sandbox: Arc<Sandbox>) -> Self {
-        Self {
-            manager: manager.clone(),
-            sandbox,
-            arrived: false,
-            runtime: Handle::current(),
-        }
-    }
-
-    fn take(mut self) -> Arc<Sandbox> {
-        self.arrived = true;
-        Arc::clone(&self.sandbox)
-    }
-}
-
-impl Drop for Handover {
-    fn drop(&mut self) {
-        if self.arrived {
-            return;
-        }
-        let (manager, sandbox) = (self.manager.clone(), Arc::clone(&self.sandbox));
-        self.runtime.spawn(async move {
-            if let Err(error) = manager.delete(sandbox.id()).await {
-                tracing::warn!(sandbox = sandbox.id(), "abandoned sandbox: {error}");
-            }
-        });
-    }
-}
-
-/// A creation that is under way; shutdown waits for it.
-struct Creation {
-    manager: Manager,
-    sandbox_type: String,
-    /// What it came to.
-    sandbox: Option<Arc<Sandbox>>,
-}
-
-impl Creation {
-    fn begin(manager: &Manager, sandbox_type: &str) -> Result<Self, CreateError> {
-        let mut sandboxes = manager.sandboxes();
-        if sandboxes.closed {
-            return Err(CreateError::ShuttingDown);
-        }
-        sandboxes.check(&manager.0.config.get().limits, sandbox_type)?;
-        *sandboxes.creating.entry(sandbox_type.into()).or_default() += 1;
-        drop(sandboxes);
-        Ok(Self {
-            manager: manager.clone(),
-            sandbox_type: sandbox_type.into(),
-            sandbox: None,
-        })
-    }
-
-    /// Ends with a sandbox, which is there from now on.
-    fn end(mut self, sandbox: Arc<Sandbox>) {
-        self.sandbox = Some(sandbox);
-    }
-}
-
-impl Drop for Creation {
-    fn drop(&mut self) {
-        // At once: a sandbox is counted once, and never missed.
-        let mut sandboxes = self.manager.sandboxes();
-        if let Some(sandbox) = self.sandbox.take() {
-            sandboxes.by_id.insert(sandbox.id().into(), sandbox);
-        }
-        if let Some(count) = sandboxes.creating.get_mut(&self.sandbox_type) {
-            *count -= 1;
-        }
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use super::{CreateError, Manager};
+use super::Manager;
 use crate::{
     UnknownType,
     pool::{Pool, PoolError, PoolSpec},
@@ -106,12 +106,5 @@ impl Manager {
 
     fn pools_by_name(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl CreateError {
-    /// Returns whether the same may be tried again later.
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Full { .. })
     }
 }

@@ -6,11 +6,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use boxyard_plugin_api::SweepRequest;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
-use super::{Manager, ToolsConfig};
+use super::{Manager, ToolsConfig, milliseconds};
 use crate::{
     pool::Pool,
     registry::{Registry, SandboxType},
@@ -48,10 +47,6 @@ impl SavedSandbox {
             ended_ms: milliseconds(lifetime.ended),
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Manager {
@@ -187,30 +182,5 @@ impl Manager {
     fn put(&self, sandbox: Sandbox) {
         let id = sandbox.id().to_owned();
         self.sandboxes().by_id.insert(id, Arc::new(sandbox));
-    }
-
-    /// Removes what is under this host's own lease and belongs to no sandbox: what an earlier
-    /// process of the store left half-made.
-    pub(super) async fn sweep_own(&self, grace: Duration) {
-        if self.0.store.is_none() {
-            return;
-        }
-        let registry = self.registry();
-        let known: Vec<String> = self.sandboxes().by_id.keys().cloned().collect();
-        let request = SweepRequest::new(&*self.0.host_id, [self.0.lease.id()])
-            .known(known)
-            .grace_ms(milliseconds(grace));
-        for name in self.0.lease.types() {
-            let Ok(sandbox_type) = registry.sandbox_type(&name) else {
-                continue;
-            };
-            match sandbox_type.sweep(&request).await {
-                Ok(swept) if !swept.removed.is_empty() => {
-                    tracing::info!(sandboxes = ?swept.removed, "removed what the last host left half-made");
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(sandbox_type = name, "sweep failed: {error}"),
-            }
-        }
     }
 }
