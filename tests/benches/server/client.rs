@@ -73,7 +73,7 @@ impl Client {
         assert_eq!(self.execute(id, tool, parameters), output);
     }
 
-    /// Returns the time in nanoseconds, as a command sees it.
+    /// Returns the time in nanoseconds at which a command runs that says no more.
     pub(crate) fn now(&self, id: &str) -> String {
         self.execute(id, SHELL, &now())
     }
@@ -97,7 +97,7 @@ impl Client {
 }
 
 fn now() -> Value {
-    json!({ "command": "date +%s%N" })
+    json!({ "command": ["date", "+%s%N"] })
 }
 
 fn document(mut answer: Response<ureq::Body>) -> Value {
