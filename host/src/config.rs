@@ -58,6 +58,9 @@ pub struct Config {
     pub min_isolation: Option<Isolation>,
     /// How `serve` is reached.
     pub http: HttpConfig,
+    /// Whether sandboxes that can be recovered are left to the next host when this one ends in order,
+    /// as they are when it is killed; a request for a sandbox may say otherwise.
+    pub keep_sandboxes: bool,
     /// Pools that `serve` keeps filled, by name.
     pub pools: BTreeMap<String, PoolSpec>,
     /// Languages of `multi_code_executor` beside those that every host has, by name.
@@ -82,6 +85,7 @@ impl Default for Config {
             lifetimes: Lifetimes::default(),
             limits: Limits::default(),
             min_isolation: None,
+            keep_sandboxes: false,
             http: HttpConfig::default(),
             pools: BTreeMap::new(),
             languages: BTreeMap::new(),
@@ -152,7 +156,7 @@ durations! {
         cancel_grace = 5;
         /// How old what a dead host left behind must be before it is removed.
         sweep_grace = 60;
-        /// How long sandboxes wait for the next host when theirs was killed.
+        /// How long sandboxes wait for the next host when theirs is gone.
         linger = 600;
         /// Ending everything at shutdown.
         shutdown = 20;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use boxyard_plugin_api::{
-    Health, SandboxTypeDescriptor, State, SweepRequest, Swept,
+    Capability, Health, SandboxTypeDescriptor, State, SweepRequest, Swept,
     abi::{SandboxServicesObject, SandboxTypeObject},
     canonical_type_name,
 };
@@ -151,6 +151,12 @@ impl SandboxType {
             let name = self.name();
             Error::unavailable(format_args!("no plugin that provides `{name}` is loaded"))
         })
+    }
+
+    /// Returns whether its sandboxes can do something.
+    pub(crate) fn can(&self, capability: Capability) -> bool {
+        let mut declared = self.descriptor.capabilities.iter();
+        declared.any(|name| name == capability.0)
     }
 
     /// Returns its canonical name.

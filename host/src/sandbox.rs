@@ -507,6 +507,16 @@ impl Sandbox {
         }
     }
 
+    /// Returns whether it is left to the next host when this one ends in order.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.record.is_kept()
+    }
+
+    /// Leaves it to the next host: nothing runs in it any more, and it stays as it is.
+    pub(crate) async fn leave(&self) {
+        self.wind_up().await;
+    }
+
     /// Asks what still runs in it to stop, and waits for that: nothing runs while it is cleaned up.
     async fn wind_up(&self) {
         self.over.cancel();

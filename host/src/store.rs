@@ -105,6 +105,8 @@ pub(crate) struct SavedSandbox {
     pub(crate) ttl_ms: u64,
     pub(crate) idle_ms: Option<u64>,
     pub(crate) ended_ms: u64,
+    #[serde(default)]
+    pub(crate) keep: bool,
 }
 
 /// A sandbox as the store has it.
@@ -264,6 +266,7 @@ mod tests {
             ttl_ms: 2,
             idle_ms: None,
             ended_ms: 3,
+            keep: true,
         }
     }
 

@@ -15,7 +15,7 @@ mod private;
 mod served;
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
     path::PathBuf,
     process::{self, Command, Output, Stdio},
@@ -109,11 +109,11 @@ impl Dock {
         }
     }
 
-    /// Adds to what the program is configured to.
-    fn configure(&self, more: &str) {
+    /// Changes what the program is configured to.
+    fn configure(&self, change: impl FnOnce(String) -> String) {
         let path = self.yard.root().join("boxyard.toml");
-        let mut file = OpenOptions::new().append(true).open(path).unwrap();
-        file.write_all(more.as_bytes()).unwrap();
+        let file = fs::read_to_string(&path).unwrap();
+        fs::write(path, change(file)).unwrap();
     }
 
     /// Asks its engine with docker's own tool.

@@ -17,6 +17,7 @@ at_both! {
     one_in_which_nothing_runs_is_deleted,
     one_that_ended_is_kept_for_a_while,
     they_are_found_by_what_they_are,
+    one_is_not_said_to_be_kept_that_cannot_be,
 }
 
 /// Shorter than the time between two looks at what is over.
@@ -174,4 +175,16 @@ async fn they_are_found_by_what_they_are(at: At) {
         .label("team", "red");
     assert!(found(neither).is_empty());
     assert_eq!(red.labels()["team"], "red");
+}
+
+async fn one_is_not_said_to_be_kept_that_cannot_be(at: At) {
+    let world = World::with(at, |config| config.keep_sandboxes = true).await;
+    let sandbox = world.sandbox(json!({})).await;
+    assert!(!sandbox.summary().keep);
+    let request = world.request(json!({})).keep(true);
+    let refused = world.host.manager().create(request).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "cannot keep a `wild` sandbox for the next host: this host has no store"
+    );
 }

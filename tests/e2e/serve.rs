@@ -20,7 +20,7 @@ use boxyard_conformance::{Library, Yard, cargo};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-const LOCAL_PROCESS: &str = "boxyard-plugin-local-process";
+pub(crate) const LOCAL_PROCESS: &str = "boxyard-plugin-local-process";
 
 /// The file that has what servers say of themselves.
 const LOG: &str = "serve.log";
@@ -219,7 +219,7 @@ impl Drop for Served {
     }
 }
 
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(

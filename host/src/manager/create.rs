@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
 
-use boxyard_plugin_api::{Error, ErrorCode, Isolation, SandboxIdentity, canonical_type_name};
+use boxyard_plugin_api::{
+    Capability, Error, ErrorCode, Isolation, SandboxIdentity, canonical_type_name,
+};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Instrument;
@@ -58,6 +60,14 @@ pub enum CreateError {
         /// Why.
         #[from]
         source: StoreError,
+    },
+    /// It is to be kept for the next host, and cannot be.
+    #[error("cannot keep a `{sandbox_type}` sandbox for the next host: {missing}")]
+    CannotKeep {
+        /// The type.
+        sandbox_type: String,
+        /// What it would take.
+        missing: &'static str,
     },
     /// The lease cannot be written.
     #[error(
@@ -159,6 +169,7 @@ impl Manager {
                 expected,
             });
         }
+        let keep = self.keeps(&sandbox_type, request.keep)?;
         let creation = Creation::begin(self, sandbox_type.name())?;
         let identity = self.identity(lease::new_id(), request.name, request.labels);
         self.0
@@ -170,6 +181,7 @@ impl Manager {
             ttl: request.ttl.unwrap_or(lifetimes.running),
             idle: request.idle_timeout,
             ended: lifetimes.ended,
+            keep,
         };
         let beginning = Beginning {
             journal: Journal::new(self.0.store.clone(), &identity.id),
@@ -195,6 +207,24 @@ impl Manager {
         // The task sends its answer unless the runtime itself ends.
         let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
         made.map(Handover::take)
+    }
+
+    /// Returns whether a sandbox is left to the next host when this one ends in order.
+    fn keeps(&self, sandbox_type: &SandboxType, wanted: Option<bool>) -> Result<bool, CreateError> {
+        let missing = if self.0.store.is_none() {
+            "this host has no store"
+        } else if !sandbox_type.can(Capability::RECOVERY) {
+            "its type has no recovery"
+        } else {
+            return Ok(wanted.unwrap_or_else(|| self.0.config.get().keep_sandboxes));
+        };
+        match wanted {
+            Some(true) => Err(CreateError::CannotKeep {
+                sandbox_type: sandbox_type.name().into(),
+                missing,
+            }),
+            Some(false) | None => Ok(false),
+        }
     }
 
     /// Names a sandbox of this host. Only one that is noted can be found again, and lingers.

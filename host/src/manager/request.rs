@@ -30,6 +30,9 @@ pub struct CreateRequest {
     pub ttl: Option<Duration>,
     /// How long it lives while nothing runs in it; that is no matter where `None`.
     pub idle_timeout: Option<Duration>,
+    /// Whether it is left to the next host when this one ends in order; as the configuration says, and
+    /// where it can be, where `None`.
+    pub keep: Option<bool>,
     /// The pool that it is made for.
     pub(crate) pool: Option<String>,
     /// Who hears of each of its events as it happens, from before it is there.
@@ -77,6 +80,14 @@ impl CreateRequest {
     #[must_use]
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.idle_timeout = Some(idle_timeout);
+        self
+    }
+
+    /// Sets whether it is left to the next host when this one ends in order, as it is when this one is
+    /// killed. That takes a store and a sandbox type with recovery.
+    #[must_use]
+    pub fn keep(mut self, keep: bool) -> Self {
+        self.keep = Some(keep);
         self
     }
 

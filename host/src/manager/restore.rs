@@ -45,6 +45,7 @@ impl SavedSandbox {
             ttl_ms: milliseconds(lifetime.ttl),
             idle_ms: lifetime.idle.map(milliseconds),
             ended_ms: milliseconds(lifetime.ended),
+            keep: lifetime.keep,
         }
     }
 }
@@ -97,6 +98,7 @@ impl Manager {
                 ttl: Duration::from_millis(saved.ttl_ms),
                 idle: saved.idle_ms.map(Duration::from_millis),
                 ended: Duration::from_millis(saved.ended_ms),
+                keep: saved.keep,
             },
             created_at: UNIX_EPOCH + Duration::from_millis(saved.created_ms),
             listener: None,
@@ -148,14 +150,14 @@ impl Manager {
                     Ok(None) => {
                         let sandbox = known(None);
                         sandbox.resume_failed(
-                            "the host was killed, and the sandbox did not outlive it",
+                            "the host is gone that it was made by, and it did not outlive that",
                         );
                         sandbox
                     }
                     Err(error) => {
                         let sandbox = known(None);
                         sandbox.resume_failed(&format!(
-                            "the host was killed, and the sandbox could not be recovered: {error}"
+                            "the host is gone that it was made by, and it could not be recovered: {error}"
                         ));
                         sandbox
                     }
@@ -171,7 +173,7 @@ impl Manager {
                 sandbox.resume_failed(
                     cause
                         .as_deref()
-                        .unwrap_or("it failed before the host was killed"),
+                        .unwrap_or("it failed under an earlier host"),
                 );
                 sandbox
             }

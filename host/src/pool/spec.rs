@@ -62,6 +62,8 @@ impl PoolSpec {
         let mut request = CreateRequest::new(&self.sandbox_type).config(self.config.clone());
         request.labels = self.labels.clone();
         request.pool = Some(self.name.clone());
+        // The pool of the next host makes its own.
+        request.keep = Some(false);
         request
     }
 }

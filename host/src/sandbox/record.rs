@@ -57,6 +57,8 @@ pub struct SandboxInfo {
     pub backend: Map<String, Value>,
     /// The tools that can run in it.
     pub available_tools: Vec<String>,
+    /// Whether it is left to the next host when this one ends in order.
+    pub keep: bool,
 }
 
 /// How long a sandbox lives. Clocks that are set do not count.
@@ -68,6 +70,8 @@ pub(crate) struct Lifetime {
     pub(crate) idle: Option<Duration>,
     /// Since it was stopped or failed.
     pub(crate) ended: Duration,
+    /// Whether it is left to the next host when this one ends in order.
+    pub(crate) keep: bool,
 }
 
 /// What the host keeps of a sandbox, from before it is made until it is forgotten.
@@ -225,6 +229,18 @@ impl Record {
         self.inner().events.to_vec()
     }
 
+    /// Returns whether it is left to the next host when this one ends in order.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keeps(&self.inner())
+    }
+
+    fn keeps(&self, inner: &Inner) -> bool {
+        // A backend says so when it is started where a sandbox cannot wait.
+        let lingers = inner.metadata.get("lingers") != Some(&json!(false));
+        let status = self.status();
+        self.lifetime.keep && lingers && (status.takes_calls() || status == Status::Stopped)
+    }
+
     /// Returns what the backend saved last.
     pub(crate) fn state(&self) -> Option<State> {
         self.inner().state.clone()
@@ -287,7 +303,9 @@ impl Record {
     pub(super) fn expire(&self) -> Option<String> {
         let mut inner = self.inner();
         let (status, unchanged) = (self.status(), inner.changed.elapsed());
-        let Lifetime { ttl, idle, ended } = self.lifetime;
+        let Lifetime {
+            ttl, idle, ended, ..
+        } = self.lifetime;
         let reason = match status {
             Status::Stopped | Status::Error if unchanged >= ended => {
                 format!("it was {status} for {}", humantime::format_duration(ended))
@@ -386,6 +404,7 @@ impl Record {
             execution_context: None,
             backend: Map::new(),
             available_tools: Vec::new(),
+            keep: self.keeps(&inner),
         }
     }
 
@@ -471,6 +490,7 @@ mod tests {
             ttl,
             idle: None,
             ended: Duration::MAX,
+            keep: false,
         };
         Record::new(Beginning {
             identity,

@@ -9,16 +9,19 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use boxyard_conformance::Library;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Dock, IMAGE, PLUGIN, PYTHON, leave_out, text};
-use crate::serve::Served;
+use crate::serve::{LOCAL_PROCESS, Served, wait_until};
 
 /// What leaves out the test of ms-enclave's client.
 const WITHOUT_CLIENT: &str = "BOXYARD_WITHOUT_MS_ENCLAVE";
+const SHELL: &str = "shell_executor";
 /// How often a server is killed.
 const KILLS: usize = 20;
 
@@ -27,7 +30,7 @@ fn serve(dock: &Dock) -> Served {
 }
 
 fn config() -> Value {
-    json!({ "image": IMAGE, "network_enabled": false, "tools_config": ["shell_executor"] })
+    json!({ "image": IMAGE, "network_enabled": false, "tools_config": [SHELL] })
 }
 
 /// Returns the Python that has ms-enclave, which `cargo verify` makes.
@@ -52,9 +55,9 @@ fn the_client_of_ms_enclave_works_unchanged() {
     }
     let shared = dock.yard.root().join("shared");
     fs::create_dir(&shared).unwrap();
-    dock.configure(&format!(
-        "[plugins.{PLUGIN}.settings]\nallowed_mounts = [{shared:?}]\n"
-    ));
+    dock.configure(|file| {
+        file + &format!("[plugins.{PLUGIN}.settings]\nallowed_mounts = [{shared:?}]\n")
+    });
     let served = serve(&dock);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/docker/client.py");
     let output = Command::new(python())
@@ -106,7 +109,7 @@ fn a_killed_server_has_lost_no_sandbox_that_it_had_answered() {
     for round in 0..kills() {
         let served = serve(&dock);
         for id in answered.lock().unwrap().iter() {
-            let run = served.tool(id, "shell_executor", json!({ "command": "cat /tmp/name" }));
+            let run = served.tool(id, SHELL, json!({ "command": "cat /tmp/name" }));
             let info = || served.get(&format!("/sandbox/{id}"));
             assert_eq!(
                 run.body["output"],
@@ -150,7 +153,7 @@ fn a_killed_server_has_lost_no_sandbox_that_it_had_answered() {
                 300 + 77 * u64::try_from(round).unwrap(),
             ));
             is_over.store(true, Ordering::Relaxed);
-            served.signal(rustix::process::Signal::KILL);
+            served.signal(Signal::KILL);
         });
         served.kill();
         // Those that were made, answered, and not written to before the kill.
@@ -169,21 +172,68 @@ fn a_killed_server_has_lost_no_sandbox_that_it_had_answered() {
             let there = there.unwrap_or_else(|| panic!("round {round}: {id} is lost"));
             assert_eq!(there["status"], "running", "round {round}: {there}");
             let name = json!({ "command": format!("printf {id} > /tmp/name") });
-            assert_eq!(served.tool(id, "shell_executor", name).status, 200);
+            assert_eq!(served.tool(id, SHELL, name).status, 200);
         }
         // Whatever has a container is known: no orphan.
         let known = listed.as_array().unwrap().len();
-        let began = Instant::now();
-        while dock.containers().len() > known {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "round {round}: orphans"
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
+        wait_until(&format!("round {round}: no orphans"), || {
+            dock.containers().len() <= known
+        });
         served.kill();
     }
     serve(&dock).end();
+    dock.is_clean();
+}
+
+#[test]
+fn what_is_kept_is_left_to_the_next_server() {
+    let Some(dock) = Dock::new(IMAGE) else {
+        return;
+    };
+    // Half of the time for the end is given to commands that run.
+    dock.configure(|file| {
+        let file = file.replacen("[timeouts]", "[timeouts]\nshutdown = '4s'", 1);
+        format!("keep_sandboxes = true\n{file}")
+    });
+    let library = Library::package(LOCAL_PROCESS).unwrap();
+    dock.yard.put("local.so", &library).unwrap();
+    let isolated = &["--allow-isolation", "none"];
+    let served = Served::start(&dock.yard, isolated);
+    let shell = |served: &Served, id: &str, line: &str| {
+        let answer = served.tool(id, SHELL, json!({ "command": line, "timeout": null }));
+        answer.body
+    };
+    let id = served.create("docker", config());
+    // Neither is there for another server: one has no recovery, and pools make their own.
+    served.create("local_process", json!({}));
+    let pool = "/pool/initialize?pool_size=1&sandbox_type=docker";
+    assert_eq!(served.post(pool, config()).status, 200);
+    assert_eq!(dock.containers().len(), 2);
+    let began = format!("docker exec boxyard-{id} test -e /tmp/began");
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| shell(&served, &id, "touch /tmp/began; sleep 1000"));
+        wait_until("the command runs", || {
+            let looked = Command::new("sh").args(["-c", &began]).status();
+            looked.unwrap().success()
+        });
+        served.signal(Signal::TERM);
+        let answer = asked.join().unwrap();
+        assert_ne!(answer["status"], "success", "{answer}");
+    });
+    served.end();
+    assert_eq!(dock.containers().len(), 1);
+
+    let served = Served::start(&dock.yard, isolated);
+    let listed = served.get("/sandboxes").body;
+    let ids = listed.as_array().unwrap().iter().map(|one| &one["id"]);
+    assert_eq!(ids.collect::<Vec<_>>(), [&json!(id)]);
+    let found = shell(&served, &id, "ls /tmp/began; pidof sleep");
+    assert_eq!(found["output"], "/tmp/began\n", "{found}");
+    assert_eq!(
+        served.ask("DELETE", &format!("/sandbox/{id}"), None).status,
+        200
+    );
+    served.end();
     dock.is_clean();
 }
 
