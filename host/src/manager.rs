@@ -17,6 +17,7 @@ use std::{
 };
 
 use boxyard_plugin_api::Error;
+use tokio::sync::Notify;
 use tracing::Instrument;
 
 use crate::{
@@ -64,6 +65,8 @@ struct Inner {
     store: Option<Store>,
     registry: RwLock<Arc<Registry>>,
     sandboxes: Mutex<Sandboxes>,
+    /// Told, one at a time, when a creation ended.
+    made: Notify,
     pools: Mutex<BTreeMap<String, Arc<Pool>>>,
 }
 
@@ -100,6 +103,7 @@ impl Manager {
             store,
             registry: RwLock::new(registry),
             sandboxes: Mutex::default(),
+            made: Notify::new(),
             pools: Mutex::default(),
         }));
         reaper::run(&manager);

@@ -332,7 +332,7 @@ impl Pool {
             let pool = Arc::clone(self);
             let filling = async move {
                 let made = match pool.manager.upgrade() {
-                    Some(manager) => manager.create(pool.spec.request()).await,
+                    Some(manager) => manager.create_in_turn(pool.spec.request()).await,
                     None => Err(CreateError::ShuttingDown),
                 };
                 pool.made(made.map_err(|error| error.to_string()));

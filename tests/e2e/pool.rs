@@ -9,6 +9,7 @@ use crate::world::{At, PLUGIN, World, at_both, eventually, object, run, status_i
 
 at_both! {
     all_are_made_at_once,
+    no_more_are_made_at_once_than_may_be_and_all_are,
     callers_are_served_in_the_order_in_which_they_came,
     one_that_was_used_is_never_handed_out_again,
     one_that_is_kept_is_handed_out_again,
@@ -54,6 +55,22 @@ async fn all_are_made_at_once(at: At) {
     let unknown = PoolSpec::new("other", "nosuch", 1);
     let unknown = world.host.manager().create_pool(unknown);
     assert!(unknown.is_err(), "{unknown:?}");
+}
+
+async fn no_more_are_made_at_once_than_may_be_and_all_are(at: At) {
+    let world = World::with(at, |config| config.limits.creating = Some(2)).await;
+    let pool = pool(&world, 7, Reuse::Replace, json!({}));
+    pool.settled().await;
+    let stats = pool.stats();
+    assert_eq!((stats.idle, stats.created, stats.failed), (7, 7, 0));
+    // Where none may be made at all, that is said.
+    let world = World::with(at, |config| config.limits.creating = Some(0)).await;
+    let pool = self::pool(&world, 1, Reuse::Replace, json!({}));
+    let refused = pool.acquire(LONG).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("`limits.creating`"),
+        "{refused}"
+    );
 }
 
 async fn callers_are_served_in_the_order_in_which_they_came(at: At) {

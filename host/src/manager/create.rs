@@ -19,6 +19,9 @@ use crate::{
     store::{Change, SavedSandbox, StoreError},
 };
 
+/// The limit of those that are being made, by its key.
+const CREATING: &str = "creating";
+
 /// Why no sandbox was made.
 ///
 /// Nothing of it is left, unless it could not be cleaned up: then it is listed, as an error.
@@ -93,6 +96,11 @@ pub enum CreateError {
 }
 
 impl CreateError {
+    /// Returns whether there is room once a sandbox is made that is being made now.
+    fn is_of_the_moment(&self) -> bool {
+        matches!(self, Self::Full { found: 1.., limit, .. } if limit == CREATING)
+    }
+
     /// Returns whether the same may be tried again later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Full { .. })
@@ -118,7 +126,7 @@ impl Sandboxes {
         check(
             creating,
             "sandboxes are being made",
-            "creating",
+            CREATING,
             limits.creating,
         )?;
         let all = self.by_id.len() + creating;
@@ -207,6 +215,24 @@ impl Manager {
         // The task sends its answer unless the runtime itself ends.
         let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
         made.map(Handover::take)
+    }
+
+    /// Does [`Manager::create`], once there are fewer in the making than there may be.
+    pub(crate) async fn create_in_turn(
+        &self,
+        request: CreateRequest,
+    ) -> Result<Arc<Sandbox>, CreateError> {
+        loop {
+            match self.create(request.clone()).await {
+                // An end that came meanwhile is not missed: it was noted.
+                Err(error) if error.is_of_the_moment() => self.0.made.notified().await,
+                made => {
+                    // Its turn is the next one's where it did not use it.
+                    self.0.made.notify_one();
+                    return made;
+                }
+            }
+        }
     }
 
     /// Returns whether a sandbox is left to the next host when this one ends in order.
@@ -409,5 +435,7 @@ impl Drop for Creation {
         if let Some(count) = sandboxes.creating.get_mut(&self.sandbox_type) {
             *count -= 1;
         }
+        drop(sandboxes);
+        self.manager.0.made.notify_one();
     }
 }
