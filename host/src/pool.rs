@@ -1,18 +1,17 @@
 //! Pools: sandboxes that are made before they are asked for.
 
+mod lent;
 mod spec;
 
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
-    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde::Serialize;
 use tokio::{
-    runtime::Handle,
     sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
@@ -23,6 +22,7 @@ use crate::{
     sandbox::Sandbox,
 };
 
+pub use lent::Lent;
 pub use spec::{PoolSpec, Reuse};
 
 /// How long a sandbox may take to answer before it is handed out.
@@ -296,11 +296,7 @@ impl Pool {
     fn lend(self: &Arc<Self>, state: &mut State, sandbox: Arc<Sandbox>) -> Lent {
         state.in_use.insert(sandbox.id().into());
         sandbox.unpark();
-        Lent {
-            pool: Arc::clone(self),
-            sandbox: Some(sandbox),
-            runtime: Handle::current(),
-        }
+        Lent::new(self, sandbox)
     }
 
     /// Asks a sandbox for a sign of life.
@@ -387,7 +383,8 @@ impl Pool {
                 Ok(()) => return,
                 // It gave up just now: the next one gets it.
                 Err(Ok(mut lent)) => {
-                    lent.sandbox = None;
+                    // Nobody has it, and nothing is to be made of its return.
+                    drop(lent.take());
                     state.in_use.remove(sandbox.id());
                 }
                 Err(Err(_)) => {}
@@ -510,47 +507,5 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool")
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-/// A sandbox from a pool, which has it back when this is dropped.
-pub struct Lent {
-    pool: Arc<Pool>,
-    sandbox: Option<Arc<Sandbox>>,
-    runtime: Handle,
-}
-
-impl Lent {
-    /// Has it replaced: it does not answer.
-    fn give_up(mut self) {
-        if let Some(sandbox) = self.sandbox.take() {
-            self.pool.replace(&sandbox, true);
-        }
-    }
-}
-
-impl Deref for Lent {
-    type Target = Arc<Sandbox>;
-
-    fn deref(&self) -> &Arc<Sandbox> {
-        match &self.sandbox {
-            Some(sandbox) => sandbox,
-            None => unreachable!("a lent sandbox is there until it is dropped"),
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let _entered = self.runtime.enter();
-        if let Some(sandbox) = self.sandbox.take() {
-            self.pool.returned(sandbox);
-        }
-    }
-}
-
-impl fmt::Debug for Lent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lent").field(&self.sandbox).finish()
     }
 }

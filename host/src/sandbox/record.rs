@@ -8,58 +8,15 @@ use std::{
 };
 
 use boxyard_plugin_api::{
-    Error, ExecutionContext, Isolation, Result, SandboxIdentity, State,
-    abi::{SandboxServices, SandboxServicesObject},
+    Error, Isolation, Result, SandboxIdentity, State, abi::SandboxServicesObject,
 };
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
 use super::{
-    Event, Status, StatusError,
-    events::{Events, timestamp},
-    journal::Journal,
+    Event, SandboxInfo, Status, StatusError, events::Events, journal::Journal, services::Services,
 };
 use crate::manager::ToolsConfig;
-
-/// Everything there is to know about a sandbox.
-#[derive(Clone, Debug, Serialize)]
-pub struct SandboxInfo {
-    /// Its id.
-    pub id: String,
-    /// The name that its owner gave it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub name: String,
-    /// The labels that its owner gave it.
-    pub labels: BTreeMap<String, String>,
-    /// Its sandbox type.
-    #[serde(rename = "type")]
-    pub sandbox_type: String,
-    /// The plugin that made it.
-    pub plugin: String,
-    /// How strongly it is kept away from the machine.
-    pub isolation: Isolation,
-    /// Where it is in its life.
-    pub status: Status,
-    /// When it was asked for.
-    #[serde(serialize_with = "timestamp")]
-    pub created_at: SystemTime,
-    /// When its status or its metadata changed last.
-    #[serde(serialize_with = "timestamp")]
-    pub updated_at: SystemTime,
-    /// Its configuration, defaults filled in.
-    pub config: Value,
-    /// What host and backend noted; `error` says what went wrong.
-    pub metadata: BTreeMap<String, Value>,
-    /// Where its commands run.
-    pub execution_context: Option<ExecutionContext>,
-    /// What its backend adds.
-    pub backend: Map<String, Value>,
-    /// The tools that can run in it.
-    pub available_tools: Vec<String>,
-    /// Whether it is left to the next host when this one ends in order.
-    pub keep: bool,
-}
 
 /// How long a sandbox lives. Clocks that are set do not count.
 #[derive(Clone, Copy, Debug)]
@@ -248,10 +205,7 @@ impl Record {
 
     /// Returns the line to the host that the sandbox's plugin holds.
     pub(crate) fn services(&self) -> SandboxServicesObject {
-        SandboxServicesObject::from_services(Services {
-            record: self.weak.clone(),
-            identity: self.identity.clone(),
-        })
+        Services::of(self.weak.clone(), self.identity.clone())
     }
 
     /// Makes a move of the status.
@@ -382,6 +336,21 @@ impl Record {
         self.inner().events.push(kind.into(), data);
     }
 
+    /// Notes something of it where people see it.
+    pub(super) fn set_metadata(&self, key: String, value: Value) {
+        let mut inner = self.inner();
+        inner.metadata.insert(key, value);
+        inner.updated_at = SystemTime::now();
+        self.journal.metadata(&inner.metadata);
+    }
+
+    /// Keeps what its backend saves; durable when it returns.
+    pub(super) async fn save_state(&self, state: State) -> Result<()> {
+        self.journal.state(&state).await?;
+        self.inner().state = Some(state);
+        Ok(())
+    }
+
     /// Returns what the record alone knows; the rest is left empty.
     pub(super) fn info(&self) -> SandboxInfo {
         let mut config = self.config.clone();
@@ -428,51 +397,6 @@ impl Record {
 
 fn illegal(error: StatusError) -> Error {
     Error::failed_precondition(error)
-}
-
-/// What a sandbox's plugin calls; answers `CLOSED` once the sandbox is forgotten.
-struct Services {
-    record: Weak<Record>,
-    identity: SandboxIdentity,
-}
-
-impl SandboxServices for Services {
-    fn identity(&self) -> SandboxIdentity {
-        self.identity.clone()
-    }
-
-    fn event(&self, kind: String, data: Value) {
-        if let Some(record) = self.record.upgrade() {
-            record.event(&kind, data);
-        }
-    }
-
-    fn set_metadata(&self, key: String, value: Value) {
-        if let Some(record) = self.record.upgrade() {
-            let mut inner = record.inner();
-            inner.metadata.insert(key, value);
-            inner.updated_at = SystemTime::now();
-            record.journal.metadata(&inner.metadata);
-        }
-    }
-
-    fn exited(&self, reason: String) {
-        if let Some(record) = self.record.upgrade()
-            && !matches!(record.status(), Status::Stopping | Status::Stopped)
-        {
-            record.fail(&reason);
-        }
-    }
-
-    async fn save_state(&self, state: State) -> Result<()> {
-        let record = self
-            .record
-            .upgrade()
-            .ok_or_else(|| Error::closed("the host has forgotten the sandbox"))?;
-        record.journal.state(&state).await?;
-        record.inner().state = Some(state);
-        Ok(())
-    }
 }
 
 #[cfg(test)]
