@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// What every container is made from; it needs a shell, `dd` and `sleep`.
-const IMAGE: &str = "busybox-static:latest";
+const IMAGE: &str = "boxyard/busybox";
 const GIB: u64 = 1 << 30;
 /// How much goes through the engine's attach, which is slow.
 const SLOW: u64 = 128 << 20;

@@ -1,11 +1,14 @@
 //! `cargo measure`: the cost of things beside their floor, in one run.
 
 use crate::{
+    docker::docker,
     setup,
     step::{cargo, step},
 };
 
 pub(crate) fn run() -> Result<(), String> {
+    // Whatever is not there leaves its rows out, and says so.
+    docker();
     let ms_enclave = setup::ms_enclave().unwrap_or_default();
     step("build", cargo().args(["build", "--release"]))?;
     for (package, bench) in [
