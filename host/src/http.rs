@@ -20,7 +20,7 @@ use std::{
 
 use axum::{
     Router,
-    http::{HeaderValue, Method, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::from_fn_with_state,
 };
 use hyper::server::conn::http1;
@@ -40,10 +40,12 @@ use crate::host::Host;
 
 pub use config::HttpConfig;
 
-use self::{body::Bounds, keys::Keys};
+use self::{body::Bounds, error::ApiError, keys::Keys};
 
 /// How long to wait after the system had no room for one more connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
+/// The longest head of a request, in bytes: whoever sends one may be anybody.
+const HEAD: usize = 64 * 1024;
 /// How many connections may wait to be let in, where the system allows so many.
 const BACKLOG: u32 = 4096;
 
@@ -192,6 +194,7 @@ impl Server {
                 let mut builder = http1::Builder::new();
                 builder
                     .timer(TokioTimer::new())
+                    .max_buf_size(HEAD)
                     .header_read_timeout(self.config.read_timeout);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 let connection = graceful.watch(connection);
@@ -294,6 +297,10 @@ fn router(app: &Arc<App>) -> Router {
     };
     enclave::routes()
         .merge(v1::routes())
+        .fallback(async || ApiError::not_found("Not Found"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        })
         .layer(from_fn_with_state(Arc::clone(app), guard::guard))
         // Outside the guard: a browser asks without the key whether it may send one.
         .layer(

@@ -9,9 +9,16 @@ use axum::{
 use boxyard_plugin_api::{ByteSink, Chunk, Error};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::{ApiError, ApiResult};
+
+/// How much of a body must come within each read timeout, where it does not end: a client that sends a
+/// byte now and then would have its place for years.
+const SLOWEST: u64 = 64 * 1024;
+
+/// No read timeout is longer.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How much may come, and how long each part of it may take.
 #[derive(Clone, Copy, Debug)]
@@ -65,15 +72,25 @@ pub(super) struct Parts {
     body: Body,
     bounds: Bounds,
     left: u64,
+    /// By when how much must be left at most.
+    due: (Instant, u64),
 }
 
 impl Parts {
     pub(super) fn new(body: Body, bounds: Bounds) -> Self {
-        Self {
+        let mut parts = Self {
             body,
             bounds,
             left: bounds.bytes,
-        }
+            due: (Instant::now(), 0),
+        };
+        parts.set_due();
+        parts
+    }
+
+    fn set_due(&mut self) {
+        let until = Instant::now() + self.bounds.read_timeout.min(LONGEST);
+        self.due = (until, self.left.saturating_sub(SLOWEST));
     }
 
     /// Waits for the next part; `None` at the end.
@@ -83,11 +100,12 @@ impl Parts {
                 bytes,
                 read_timeout,
             } = self.bounds;
-            let frame = timeout(read_timeout, self.body.frame()).await;
+            let (until, _) = self.due;
+            let frame = timeout_at(until, self.body.frame()).await;
             let frame = frame.map_err(|_| {
                 ApiError::new(
                     StatusCode::REQUEST_TIMEOUT,
-                    format!("nothing more of the body came within {read_timeout:?}"),
+                    format!("too little of the body came within {read_timeout:?}"),
                 )
             })?;
             let Some(frame) = frame else {
@@ -105,6 +123,9 @@ impl Parts {
                     format!("the body is longer than {bytes} bytes"),
                 )
             })?;
+            if self.left <= self.due.1 {
+                self.set_due();
+            }
             if !part.is_empty() {
                 return Ok(Some(part));
             }
@@ -118,10 +139,13 @@ impl Parts {
     pub(super) async fn copy(&mut self, first: Bytes, to: ByteSink) -> ApiResult<()> {
         let mut part = Some(first);
         while let Some(bytes) = part {
+            let began = Instant::now();
             for piece in bytes.chunks(64 * 1024) {
                 let written = to.write(Chunk::from(piece)).await;
                 written.map_err(|error: Error| ApiError::of(&error))?;
             }
+            // What took that long is not the client's fault.
+            self.due.0 += began.elapsed();
             part = self.next().await?;
         }
         to.finish().await.map_err(|error| ApiError::of(&error))

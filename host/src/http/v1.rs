@@ -1,6 +1,6 @@
 //! Boxyard's own routes: sandboxes as the library has them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -43,7 +43,7 @@ pub(super) fn without_secrets(mut info: SandboxInfo) -> SandboxInfo {
 
 async fn list(
     State(app): State<Arc<App>>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> ApiResult {
     let mut filter = Filter::default();
     for (key, value) in &query {
