@@ -166,6 +166,17 @@ pub(crate) enum Change {
     Nothing,
 }
 
+impl Change {
+    /// Whether an earlier change need not be made where this one is.
+    fn replaces(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::Status { id, .. }, Self::Status { id: of, .. })
+            | (Self::Metadata { id, .. }, Self::Metadata { id: of, .. }) => id == of,
+            _ => false,
+        }
+    }
+}
+
 /// The line to the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {

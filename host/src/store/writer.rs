@@ -4,7 +4,7 @@ use std::{
     iter,
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, Transaction, params};
@@ -35,6 +35,7 @@ pub(super) fn run(connection: Connection, path: &Path, work: &Receiver<Job>) {
         connection,
         path,
         late: Vec::new(),
+        tried: Instant::now(),
     };
     loop {
         let first = if writer.late.is_empty() {
@@ -42,7 +43,7 @@ pub(super) fn run(connection: Connection, path: &Path, work: &Receiver<Job>) {
         } else {
             work.recv_timeout(RETRY)
         };
-        let has_caught_up = writer.late.is_empty() || writer.catch_up().is_ok();
+        let has_caught_up = writer.late.is_empty() || writer.catch_up_again();
         match first {
             Ok(job) if has_caught_up => {
                 writer.make(iter::once(job).chain(work.try_iter().take(TOGETHER)));
@@ -59,6 +60,8 @@ struct Writer<'a> {
     path: &'a Path,
     /// What could not be written and must be, in the order in which it came.
     late: Vec<Change>,
+    /// When that was tried last.
+    tried: Instant,
 }
 
 impl Writer<'_> {
@@ -100,14 +103,22 @@ impl Writer<'_> {
     }
 
     fn keep(&mut self, change: Change) {
+        // The last says it all.
+        self.late.retain(|earlier| !change.replaces(earlier));
         // Events are worth least, and there may be any number of them.
         if self.late.len() < LATE_EVENTS || !matches!(change, Change::Event { .. }) {
             self.late.push(change);
         }
     }
 
+    /// Makes what is late, where that was not tried just now; returns whether nothing is.
+    fn catch_up_again(&mut self) -> bool {
+        self.tried.elapsed() >= RETRY && self.catch_up().is_ok()
+    }
+
     /// Makes what is late.
     fn catch_up(&mut self) -> Result<(), StoreError> {
+        self.tried = Instant::now();
         write(&mut self.connection, self.late.iter())
             .map_err(|source| sqlite("write", self.path, source))?;
         self.late.clear();
