@@ -99,7 +99,8 @@ impl CreateRequest {
     }
 }
 
-/// The tools that a sandbox has, by name, each with settings of its own.
+/// The tools that a sandbox has, by name, each with settings of its own; one that is not `enabled` is
+/// none of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct ToolsConfig(Map<String, Value>);
@@ -116,7 +117,13 @@ impl ToolsConfig {
             }],
         };
         match document {
-            Value::Object(tools) => Ok(Self(tools)),
+            Value::Object(mut tools) => {
+                if let Some(other) = tools.values().find(|it| !it.is_object() && !it.is_null()) {
+                    return Err(wrong(other));
+                }
+                tools.retain(|_, settings| settings.get("enabled") != Some(&Value::Bool(false)));
+                Ok(Self(tools))
+            }
             Value::Null => Ok(Self::default()),
             Value::Array(names) => {
                 let named = names.iter().map(|name| match name {

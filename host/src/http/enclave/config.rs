@@ -15,6 +15,8 @@ use crate::{
 const NOTEBOOK: &str = "docker-notebook";
 const NOTEBOOK_BASE: &str = "docker";
 const NOTEBOOK_TOOL: &str = "notebook_executor";
+/// What ms-enclave builds for its notebooks and is in no registry; any Python does here.
+const NOTEBOOK_IMAGE: &str = "jupyter-kernel-gateway";
 /// The label by which a sandbox remembers the type that its client asked for.
 pub(super) const ASKED_FOR: &str = "ms-enclave.type";
 
@@ -73,15 +75,22 @@ pub(super) fn request(
     let schema = &sandbox_type.descriptor().config_schema;
     let known = schema.get("properties").and_then(Value::as_object);
     let is_known = |key: &str| known.is_some_and(|known| known.contains_key(key));
+    let without_meaning = without_meaning();
     let (mut kept, mut ignored) = (Map::new(), Vec::new());
     for (key, value) in config {
+        // Its clients send every key that they have. `timeout` among them is for nothing there, and
+        // would end here what runs long.
+        if without_meaning.contains_key(&key) || value.is_null() {
+            continue;
+        }
         if key == "tools_config" || is_known(&key) {
-            if !value.is_null() {
-                kept.insert(key, value);
-            }
-        } else if !without_meaning().contains_key(&key) {
+            kept.insert(key, value);
+        } else {
             ignored.push(key);
         }
+    }
+    if is_notebook && kept.get("image") == Some(&json!(NOTEBOOK_IMAGE)) {
+        kept.remove("image");
     }
     // A sandbox has the tools that it is asked to have, and no others.
     let tools = kept.entry("tools_config").or_insert_with(|| json!({}));

@@ -74,7 +74,6 @@ impl JsonSchema for Words {
         json_schema!({
             "type": ["string", "array"],
             "items": { "type": "string" },
-            "minItems": 1,
         })
     }
 }
