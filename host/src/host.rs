@@ -1,6 +1,11 @@
 //! A host: plugins, the registry that they fill, and the manager of the sandboxes.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::spawn_blocking;
 
@@ -12,6 +17,11 @@ use crate::{
     registry::Registry,
     store::{Opened, Store, StoreError},
 };
+
+/// How long plugins have to end at least.
+const PLUGINS_END: Duration = Duration::from_secs(1);
+/// No end takes longer.
+const LONGEST_END: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -187,13 +197,22 @@ impl Host {
         self.rescan().await
     }
 
-    /// Deletes every sandbox and ends the plugins, within the configured deadline.
+    /// Deletes every sandbox that is not kept and ends the plugins, within the configured deadline.
     pub async fn shutdown(&self) {
-        let deadline = self.config.get().timeouts.shutdown;
+        self.shutdown_within(self.config.get().timeouts.shutdown)
+            .await;
+    }
+
+    /// Does [`Host::shutdown`] within what is left of a deadline.
+    pub(crate) async fn shutdown_within(&self, deadline: Duration) {
+        let until = Instant::now() + deadline.min(LONGEST_END);
         self.manager.shutdown(deadline).await;
+        // There is some time for that, however long the sandboxes took.
+        let left = until.saturating_duration_since(Instant::now());
+        let left = left.max(PLUGINS_END);
         let plugins = Arc::clone(&self.plugins);
         // A panic in there was logged; there is nothing left to do about it.
-        let _ = spawn_blocking(move || plugins.shutdown(deadline)).await;
+        let _ = spawn_blocking(move || plugins.shutdown(left)).await;
     }
 }
 

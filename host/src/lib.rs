@@ -50,7 +50,7 @@ pub use host::{Host, StartError};
 pub use manager::{CreateError, CreatePoolError, CreateRequest, DeleteError, Filter, Manager};
 pub use output::CommandResult;
 pub use plugin::{PluginReport, PluginStatus};
-pub use pool::{Lent, Pool, PoolError, PoolSpec, PoolStats, Reuse};
+pub use pool::{Lent, Pool, PoolError, PoolSpec, PoolStats, Reuse, TooLarge};
 pub use registry::{Registry, SandboxType, UnknownType};
 pub use sandbox::{Event, Sandbox, SandboxInfo, Status, StatusError};
 pub use schema::{Problem, SchemaError};

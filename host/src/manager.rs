@@ -18,6 +18,7 @@ use std::{
 
 use boxyard_plugin_api::Error;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
@@ -67,6 +68,8 @@ struct Inner {
     sandboxes: Mutex<Sandboxes>,
     /// Told, one at a time, when a creation ended.
     made: Notify,
+    /// Cancelled at shutdown: what is being made is given up.
+    closing: CancellationToken,
     pools: Mutex<BTreeMap<String, Arc<Pool>>>,
 }
 
@@ -104,6 +107,7 @@ impl Manager {
             registry: RwLock::new(registry),
             sandboxes: Mutex::default(),
             made: Notify::new(),
+            closing: CancellationToken::new(),
             pools: Mutex::default(),
         }));
         reaper::run(&manager);
@@ -167,45 +171,53 @@ impl Manager {
     ///
     /// [`DeleteError`].
     pub async fn delete(&self, id: &str) -> Result<(), DeleteError> {
-        let sandbox = self
-            .get(id)
-            .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
+        let sandbox = self.known(id)?;
         for pool in self.pools() {
-            pool.forget(id);
+            if pool.forget(id) {
+                self.note_pool_soon(&pool);
+            }
         }
-        let manager = self.clone();
+        self.remove(sandbox).await
+    }
+
+    /// Does [`Manager::delete`] for one that no pool has any more.
+    pub(crate) async fn remove(&self, sandbox: Arc<Sandbox>) -> Result<(), DeleteError> {
+        let (manager, id) = (self.clone(), sandbox.id().to_owned());
         let ending = async move {
             sandbox.end().await?;
             sandbox.forget().await;
             manager.sandboxes().by_id.remove(sandbox.id());
             Ok(())
         };
-        let ended = tokio::spawn(ending.in_current_span())
-            .await
-            .unwrap_or_else(|error| Err(Error::internal(error)));
-        ended.map_err(|source| DeleteError::Backend {
-            id: id.into(),
-            source,
-        })
+        to_its_end(id, ending).await
+    }
+
+    /// Does [`Manager::remove`] in the background.
+    fn remove_soon(&self, sandbox: Arc<Sandbox>) {
+        let manager = self.clone();
+        tokio::spawn(async move {
+            // One that cannot be deleted is an error now, and is tried again when that is over.
+            if let Err(error) = manager.remove(sandbox).await {
+                tracing::warn!("{error}");
+            }
+        });
     }
 
     /// Stops a sandbox: everything that runs in it ends, what it holds stays until it is deleted.
+    ///
+    /// Runs in a task of its own, to its end, also when this future is dropped.
     ///
     /// # Errors
     ///
     /// [`DeleteError`].
     pub async fn stop(&self, id: &str) -> Result<(), DeleteError> {
-        let sandbox = self
-            .get(id)
-            .ok_or_else(|| DeleteError::NotFound { id: id.into() })?;
-        let stopping = async move { sandbox.stop().await };
-        let stopped = tokio::spawn(stopping.in_current_span())
-            .await
-            .unwrap_or_else(|error| Err(Error::internal(error)));
-        stopped.map_err(|source| DeleteError::Backend {
-            id: id.into(),
-            source,
-        })
+        let sandbox = self.known(id)?;
+        to_its_end(id.into(), async move { sandbox.stop().await }).await
+    }
+
+    fn known(&self, id: &str) -> Result<Arc<Sandbox>, DeleteError> {
+        self.get(id)
+            .ok_or_else(|| DeleteError::NotFound { id: id.into() })
     }
 
     fn sandboxes(&self) -> MutexGuard<'_, Sandboxes> {
@@ -222,4 +234,15 @@ fn leases(config: &Config) -> PathBuf {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Runs what ends a sandbox in a task of its own.
+async fn to_its_end(
+    id: String,
+    ending: impl Future<Output = Result<(), Error>> + Send + 'static,
+) -> Result<(), DeleteError> {
+    let ended = tokio::spawn(ending.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(Error::internal(error)));
+    ended.map_err(|source| DeleteError::Backend { id, source })
 }

@@ -23,13 +23,15 @@ use crate::{
 };
 
 pub use lent::Lent;
-pub use spec::{PoolSpec, Reuse};
+pub use spec::{PoolSpec, Reuse, TooLarge};
 
 /// How long a sandbox may take to answer before it is handed out.
 const HEALTH_CHECK: Duration = Duration::from_secs(1);
 /// How long to wait after a first failure to make a sandbox; then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// How many sandboxes one pool makes at once.
+const AT_ONCE: usize = 32;
 
 /// Why there is no sandbox from a pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +95,7 @@ pub struct PoolStats {
     pub created: u64,
     /// How often one was handed out.
     pub lent: u64,
-    /// How many died or did not answer, and were replaced.
+    /// How many died, did not answer or were too old, and were replaced.
     pub died: u64,
     /// How many could not be made.
     pub failed: u64,
@@ -106,6 +108,8 @@ pub struct Pool {
     /// Weak: the manager holds its pools.
     manager: WeakManager,
     spec: PoolSpec,
+    /// Whether it outlives the process by itself: one of the configuration is made by that.
+    is_noted: bool,
     state: Mutex<State>,
     /// Told when nothing is being made any more.
     settled: Notify,
@@ -117,6 +121,8 @@ struct State {
     idle: VecDeque<Arc<Sandbox>>,
     in_use: BTreeSet<String>,
     filling: usize,
+    /// Those that were members and are being deleted.
+    leaving: usize,
     waiting: VecDeque<oneshot::Sender<Result<Lent, PoolError>>>,
     failures: u32,
     retry_at: Option<Instant>,
@@ -135,13 +141,36 @@ impl State {
 
     /// Says why nobody will ever hand in a sandbox, where that is so now.
     fn cannot_fill(&self) -> Option<String> {
-        let is_coming = self.filling > 0 || !self.in_use.is_empty() || !self.idle.is_empty();
+        // Where one leaves there is room for another.
+        let is_coming = self.filling + self.leaving + self.in_use.len() + self.idle.len() > 0;
         self.last_error.clone().filter(|_| !is_coming)
+    }
+
+    /// Takes a sandbox out, wherever it is; returns whether it was a member.
+    fn take_out(&mut self, id: &str) -> bool {
+        let before = self.idle.len();
+        self.idle.retain(|sandbox| sandbox.id() != id);
+        self.idle.len() < before || self.in_use.remove(id)
+    }
+
+    /// Notes that a sandbox could not be made, and when to try again.
+    fn not_made(&mut self, error: &CreateError) {
+        self.last_error = Some(error.to_string());
+        self.failed += u64::from(!error.is_temporary());
+        let now = Instant::now();
+        // Those that fail together are one failure.
+        if self.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
+        self.retry_at = Some(now + doubled.min(LONGEST_RETRY));
+        // There may be room at any time.
+        self.failures += u32::from(!error.is_temporary());
     }
 }
 
 impl Pool {
-    pub(crate) fn new(manager: &Manager, spec: PoolSpec) -> Arc<Self> {
+    pub(crate) fn new(manager: &Manager, spec: PoolSpec, is_noted: bool) -> Arc<Self> {
         let state = State {
             size: spec.size,
             ..State::default()
@@ -149,6 +178,7 @@ impl Pool {
         Arc::new(Self {
             manager: manager.downgrade(),
             spec,
+            is_noted,
             state: Mutex::new(state),
             settled: Notify::new(),
         })
@@ -164,20 +194,21 @@ impl Pool {
         &self.spec
     }
 
-    /// Returns what it would be made from now.
-    pub(crate) fn current_spec(&self) -> PoolSpec {
+    /// Returns what the next process makes it from, where it does.
+    pub(crate) fn to_note(&self) -> Option<PoolSpec> {
         let mut spec = self.spec.clone();
         spec.size = self.state().size;
-        spec
+        self.is_noted.then_some(spec)
     }
 
     /// Takes in a sandbox of an earlier process's pool; one that may have been used is replaced where
     /// none is used twice.
     pub(crate) fn adopt(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
+        let mut state = self.state();
         if self.spec.reuse == Reuse::Keep && sandbox.status().takes_calls() {
-            self.offer(&mut self.state(), sandbox);
+            self.offer(&mut state, sandbox);
         } else {
-            self.discard(&sandbox);
+            self.discard(&mut state, &sandbox);
         }
     }
 
@@ -190,7 +221,7 @@ impl Pool {
             idle: state.idle.len(),
             in_use: state.in_use.len(),
             filling: state.filling,
-            waiting: state.waiting.len(),
+            waiting: state.waiting.iter().filter(|it| !it.is_closed()).count(),
             created: state.created,
             lent: state.lent,
             died: state.died,
@@ -207,19 +238,35 @@ impl Pool {
     }
 
     /// Makes it larger or smaller: what is missing is made, what is too much and idle is deleted.
-    pub fn resize(self: &Arc<Self>, size: usize) {
-        let mut state = self.state();
-        state.size = size;
-        while state.members() > state.size
-            && let Some(sandbox) = state.idle.pop_back()
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`]; nothing is changed.
+    pub fn resize(self: &Arc<Self>, size: usize) -> Result<(), TooLarge> {
+        self.set_size(|_| size)
+    }
+
+    /// Makes it larger by so many, and tries at once again what failed.
+    pub(crate) fn grow(self: &Arc<Self>, by: usize) -> Result<(), TooLarge> {
+        self.set_size(|size| size.saturating_add(by))
+    }
+
+    fn set_size(self: &Arc<Self>, change: impl FnOnce(usize) -> usize) -> Result<(), TooLarge> {
         {
-            self.discard(&sandbox);
+            let mut state = self.state();
+            state.size = PoolSpec::check_size(change(state.size))?;
+            (state.failures, state.retry_at) = (0, None);
+            while state.members() > state.size
+                && let Some(sandbox) = state.idle.pop_back()
+            {
+                self.discard(&mut state, &sandbox);
+            }
         }
-        drop(state);
         if let Some(manager) = self.manager.upgrade() {
             manager.note_pool_soon(self);
         }
         self.fill();
+        Ok(())
     }
 
     /// Waits until nothing is being made.
@@ -312,37 +359,50 @@ impl Pool {
         }
     }
 
-    /// Makes what is missing, at once and in the background.
+    /// Makes what is missing in the background, many at once; tells those who wait for nothing.
     pub(crate) fn fill(self: &Arc<Self>) {
-        let missing = {
-            let mut state = self.state();
-            let waits = state.retry_at.is_some_and(|at| at > Instant::now());
-            if state.closed || waits {
-                return;
-            }
+        let missing = self.count_in(&mut self.state());
+        self.begin(missing);
+    }
+
+    /// Counts in those that are to be made now.
+    fn count_in(&self, state: &mut State) -> usize {
+        let waits = state.retry_at.is_some_and(|at| at > Instant::now());
+        let missing = if state.closed || waits {
+            0
+        } else {
             let missing = state.size.saturating_sub(state.members());
-            state.filling += missing;
-            missing
+            missing.min(AT_ONCE.saturating_sub(state.filling))
         };
-        for _ in 0..missing {
+        state.filling += missing;
+        self.turn_away(state);
+        if state.filling == 0 {
+            self.settled.notify_waiters();
+        }
+        missing
+    }
+
+    /// Makes so many that were counted in.
+    fn begin(self: &Arc<Self>, count: usize) {
+        for _ in 0..count {
             let pool = Arc::clone(self);
             let filling = async move {
                 let made = match pool.manager.upgrade() {
                     Some(manager) => manager.create_in_turn(pool.spec.request()).await,
                     None => Err(CreateError::ShuttingDown),
                 };
-                pool.made(made.map_err(|error| error.to_string()));
+                pool.made(made);
             };
             tokio::spawn(filling.in_current_span());
         }
     }
 
-    fn made(self: &Arc<Self>, made: Result<Arc<Sandbox>, String>) {
+    fn made(self: &Arc<Self>, made: Result<Arc<Sandbox>, CreateError>) {
         let mut state = self.state();
         state.filling -= 1;
         match made {
             Ok(sandbox) if state.closed || state.members() >= state.size => {
-                self.discard(&sandbox);
+                self.discard(&mut state, &sandbox);
             }
             Ok(sandbox) => {
                 state.created += 1;
@@ -350,25 +410,28 @@ impl Pool {
                 (state.last_error, state.retry_at) = (None, None);
                 self.offer(&mut state, sandbox);
             }
-            Err(reason) => {
-                tracing::warn!(pool = self.spec.name, "cannot make a sandbox: {reason}");
-                state.failed += 1;
-                let doubled = FIRST_RETRY.saturating_mul(1 << state.failures.min(10));
-                state.failures += 1;
-                state.retry_at = Some(Instant::now() + doubled.min(LONGEST_RETRY));
-                state.last_error = Some(reason);
+            Err(error) => {
+                tracing::warn!(pool = self.spec.name, "cannot make a sandbox: {error}");
+                state.not_made(&error);
             }
         }
-        if let Some(reason) = state.cannot_fill() {
-            for waiter in state.waiting.drain(..) {
-                let name = self.spec.name.clone();
-                let reason = reason.clone();
-                // One that gave up waiting needs no answer.
-                let _ = waiter.send(Err(PoolError::CannotFill { name, reason }));
-            }
-        }
-        if state.filling == 0 {
-            self.settled.notify_waiters();
+        // With the lock held: it never looks as if nothing were being made between two.
+        let missing = self.count_in(&mut state);
+        drop(state);
+        self.begin(missing);
+    }
+
+    /// Tells those who wait that nothing will come, where that is so.
+    fn turn_away(&self, state: &mut State) {
+        let name = self.spec.name.clone();
+        let error = match state.cannot_fill() {
+            _ if state.size == 0 => PoolError::Empty { name },
+            Some(reason) => PoolError::CannotFill { name, reason },
+            None => return,
+        };
+        for waiter in state.waiting.drain(..) {
+            // One that gave up waiting needs no answer.
+            let _ = waiter.send(Err(error.clone()));
         }
     }
 
@@ -383,7 +446,7 @@ impl Pool {
                 Ok(()) => return,
                 // It gave up just now: the next one gets it.
                 Err(Ok(mut lent)) => {
-                    // Nobody has it, and nothing is to be made of its return.
+                    // Nobody has it: it does not come back.
                     drop(lent.take());
                     state.in_use.remove(sandbox.id());
                 }
@@ -397,7 +460,9 @@ impl Pool {
     fn returned(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
         match self.spec.reuse {
             Reuse::Keep => self.take_back(sandbox),
-            Reuse::Replace => self.replace(&sandbox, false),
+            Reuse::Replace => {
+                self.replace(&sandbox, false);
+            }
             Reuse::Reset => {
                 let pool = Arc::clone(self);
                 tokio::spawn(async move {
@@ -414,86 +479,101 @@ impl Pool {
     }
 
     fn take_back(self: &Arc<Self>, sandbox: Arc<Sandbox>) {
-        let mut state = self.state();
-        // One that somebody deleted meanwhile is no member any more.
-        if !state.in_use.remove(sandbox.id()) {
-            return;
-        }
-        if state.closed || state.members() >= state.size {
-            self.discard(&sandbox);
-        } else if sandbox.status().takes_calls() {
-            self.offer(&mut state, sandbox);
-        } else {
-            state.died += 1;
-            self.discard(&sandbox);
-            drop(state);
-            self.fill();
-        }
-    }
-
-    fn replace(self: &Arc<Self>, sandbox: &Arc<Sandbox>, died: bool) {
-        let was_member = {
+        {
             let mut state = self.state();
-            state.died += u64::from(died);
-            state.in_use.remove(sandbox.id())
-        };
-        if was_member {
-            self.discard(sandbox);
-            self.fill();
-        }
-    }
-
-    /// Deletes a sandbox that is no member any more, in the background.
-    fn discard(&self, sandbox: &Arc<Sandbox>) {
-        let Some(manager) = self.manager.upgrade() else {
-            return;
-        };
-        let id = sandbox.id().to_owned();
-        tokio::spawn(async move {
-            if let Err(error) = manager.delete(&id).await {
-                tracing::warn!("{error}");
+            // One that somebody deleted meanwhile is no member any more.
+            if !state.in_use.remove(sandbox.id()) {
+                return;
             }
-        });
-    }
-
-    /// Replaces those that died while nobody used them, and tries again what failed.
-    pub(crate) fn tend(self: &Arc<Self>) {
-        let dead = {
-            let mut state = self.state();
-            let (alive, dead): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.idle)
-                .into_iter()
-                .partition(|sandbox| sandbox.status().takes_calls());
-            state.idle = alive;
-            state.died += u64::try_from(dead.len()).unwrap_or(u64::MAX);
-            dead
-        };
-        for sandbox in &dead {
-            self.discard(sandbox);
+            if state.closed || state.members() >= state.size {
+                self.discard(&mut state, &sandbox);
+            } else if sandbox.status().takes_calls() {
+                self.offer(&mut state, sandbox);
+            } else {
+                state.died += 1;
+                self.discard(&mut state, &sandbox);
+            }
         }
         self.fill();
     }
 
-    /// Makes the pool smaller by a sandbox that somebody deletes.
-    pub(crate) fn forget(&self, id: &str) {
-        let mut state = self.state();
-        let before = state.idle.len();
-        state.idle.retain(|sandbox| sandbox.id() != id);
-        if state.idle.len() < before || state.in_use.remove(id) {
-            state.size = state.size.saturating_sub(1);
+    /// Deletes a sandbox and makes another; returns whether it was a member.
+    pub(crate) fn replace(self: &Arc<Self>, sandbox: &Arc<Sandbox>, died: bool) -> bool {
+        {
+            let mut state = self.state();
+            if !state.take_out(sandbox.id()) {
+                return false;
+            }
+            state.died += u64::from(died);
+            self.discard(&mut state, sandbox);
         }
+        self.fill();
+        true
+    }
+
+    /// Deletes a sandbox that is no member any more, in the background.
+    fn discard(self: &Arc<Self>, state: &mut State, sandbox: &Arc<Sandbox>) {
+        let Some(manager) = self.manager.upgrade() else {
+            return;
+        };
+        state.leaving += 1;
+        let (pool, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
+        let leaving = async move {
+            if let Err(error) = manager.remove(sandbox).await {
+                tracing::warn!("{error}");
+            }
+            pool.left();
+        };
+        tokio::spawn(leaving.in_current_span());
+    }
+
+    /// Notes that one is gone that was a member: there may be room for another now.
+    fn left(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.leaving -= 1;
+        if state.failures == 0 {
+            state.retry_at = None;
+        }
+        drop(state);
+        self.fill();
+    }
+
+    /// Replaces those that died while nobody used them, and tries again what failed.
+    pub(crate) fn tend(self: &Arc<Self>) {
+        {
+            let mut state = self.state();
+            state.waiting.retain(|waiter| !waiter.is_closed());
+            let (alive, dead): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.idle)
+                .into_iter()
+                .partition(|sandbox| sandbox.status().takes_calls());
+            state.idle = alive;
+            for sandbox in &dead {
+                state.died += 1;
+                self.discard(&mut state, sandbox);
+            }
+        }
+        self.fill();
+    }
+
+    /// Makes the pool smaller by a sandbox that somebody deletes; returns whether it was a member.
+    pub(crate) fn forget(self: &Arc<Self>, id: &str) -> bool {
+        let mut state = self.state();
+        if !state.take_out(id) {
+            return false;
+        }
+        state.size = state.size.saturating_sub(1);
+        self.turn_away(&mut state);
+        true
     }
 
     /// Hands out nothing any more, and deletes what is idle; what is in use is deleted when it comes back.
-    pub(crate) fn close(&self) {
-        let idle = {
-            let mut state = self.state();
-            state.closed = true;
-            // Whoever waits is told by the end of its channel.
-            state.waiting.clear();
-            std::mem::take(&mut state.idle)
-        };
-        for sandbox in &idle {
-            self.discard(sandbox);
+    pub(crate) fn close(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.closed = true;
+        // Whoever waits is told by the end of its channel.
+        state.waiting.clear();
+        for sandbox in std::mem::take(&mut state.idle) {
+            self.discard(&mut state, &sandbox);
         }
     }
 

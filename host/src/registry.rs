@@ -8,6 +8,7 @@ use boxyard_plugin_api::{
     canonical_type_name,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Isolation,
@@ -210,9 +211,13 @@ impl SandboxType {
         &self,
         config: &Value,
         services: SandboxServicesObject,
+        until: &CancellationToken,
     ) -> Result<Instance, Error> {
         let (object, seam) = self.code()?;
-        let terms = Terms::within(seam.timeouts.create);
+        let terms = Terms {
+            until: Some(until),
+            ..Terms::within(seam.timeouts.create)
+        };
         let created = seam.call(terms, |call| object.create(config, services, call));
         Ok(Instance::new(created.await?, Arc::clone(seam)))
     }

@@ -17,7 +17,10 @@ use boxyard_plugin_api::{
     SandboxHandle, abi::SandboxObject, register::CallFuture,
 };
 use serde_json::Value;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -132,8 +135,11 @@ impl Sandbox {
 
     /// Makes it as it was when it was new.
     pub(crate) async fn reset(self: &Arc<Self>) -> Result<()> {
-        self.notebook.end().await;
-        self.call(Terms::default(), |handle, call| handle.reset(call))
+        // Somebody may have left a cell running in it.
+        let limit = self.host.timeouts.start;
+        let ended = timeout(limit, self.notebook.end()).await;
+        ended.map_err(|_| Error::deadline_exceeded("its notebook does not end"))?;
+        self.call(Terms::within(limit), |handle, call| handle.reset(call))
             .await
     }
 
@@ -199,13 +205,23 @@ impl Sandbox {
     /// Takes up what an earlier process had stopped.
     pub(crate) fn resume_stopped(&mut self) {
         *self.end.get_mut() = End::Stopped;
-        self.record.stopping();
-        self.record.stopped();
+        self.record.take_up(Status::Stopped);
     }
 
-    /// Takes up what an earlier process left and what nobody can use any more.
+    /// Takes up what had failed under an earlier process.
+    pub(crate) fn resume_error(&self) {
+        self.record.take_up(Status::Error);
+    }
+
+    /// Takes up what did not outlive an earlier process.
     pub(crate) fn resume_failed(&self, error: &str) {
         self.record.fail(error);
+    }
+
+    /// Takes up what cannot be reached now, and maybe by the next process.
+    pub(crate) fn resume_unreached(&self, why: &str) {
+        tracing::warn!(sandbox = self.id(), "{why}");
+        self.record.out_of_reach(why);
     }
 
     /// Forgets it in the store.
@@ -312,7 +328,7 @@ impl Sandbox {
         parent: Option<&Call>,
     ) -> Result<CommandExit> {
         command.validate()?;
-        let backstop = command.timeout.map(|timeout| timeout + TIMEOUT_BACKSTOP);
+        let backstop = (command.timeout).map(|timeout| timeout.saturating_add(TIMEOUT_BACKSTOP));
         let began = Instant::now();
         let terms = Terms {
             timeout: backstop,

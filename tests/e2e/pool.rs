@@ -21,6 +21,10 @@ at_both! {
     nobody_waits_for_what_cannot_be_made,
     a_pool_that_is_deleted_takes_its_sandboxes_along,
     it_grows_and_shrinks,
+    those_whose_time_is_over_are_replaced,
+    one_that_leaves_makes_room_for_another_on_a_full_host,
+    nobody_waits_for_a_pool_that_was_emptied,
+    it_is_not_larger_than_any_machine,
 }
 
 /// Longer than anything here takes.
@@ -244,10 +248,10 @@ async fn a_pool_that_is_deleted_takes_its_sandboxes_along(at: At) {
 async fn it_grows_and_shrinks(at: At) {
     let world = World::new(at).await;
     let pool = pool(&world, 1, Reuse::Keep, json!({}));
-    pool.resize(3);
+    pool.resize(3).unwrap();
     eventually("it has grown", || pool.stats().idle == 3).await;
     let lent = pool.acquire(LONG).await.unwrap();
-    pool.resize(1);
+    pool.resize(1).unwrap();
     assert_eq!((pool.stats().idle, pool.stats().in_use), (0, 1));
     let kept = lent.id().to_owned();
     drop(lent);
@@ -258,4 +262,52 @@ async fn it_grows_and_shrinks(at: At) {
     manager.delete(&pool.ids()[0]).await.unwrap();
     let empty = pool.acquire(LONG).await.unwrap_err();
     assert!(matches!(empty, PoolError::Empty { .. }), "{empty:?}");
+}
+
+async fn those_whose_time_is_over_are_replaced(at: At) {
+    let short = Duration::from_millis(300);
+    let world = World::with(at, |config| config.lifetimes.running = short).await;
+    let pool = pool(&world, 2, Reuse::Replace, json!({}));
+    eventually("all were replaced", || pool.stats().created >= 4).await;
+    assert_eq!(pool.stats().size, 2);
+    assert!(pool.stats().died >= 2);
+}
+
+async fn one_that_leaves_makes_room_for_another_on_a_full_host(at: At) {
+    let world = World::with(at, |config| config.limits.sandboxes = Some(2)).await;
+    let pool = pool(&world, 2, Reuse::Replace, json!({}));
+    for _ in 0..4 {
+        let both = [pool.acquire(LONG).await, pool.acquire(LONG).await];
+        assert!(both.iter().all(Result::is_ok), "{both:?}");
+        let third = pool.acquire(LONG);
+        drop(both);
+        third.await.unwrap();
+    }
+    assert_eq!(pool.stats().failed, 0);
+}
+
+async fn nobody_waits_for_a_pool_that_was_emptied(at: At) {
+    let world = World::new(at).await;
+    let pool = pool(&world, 1, Reuse::Keep, json!({}));
+    let lent = pool.acquire(LONG).await.unwrap();
+    let waiting = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { pool.acquire(LONG).await.map(drop) }
+    });
+    eventually("it waits", || pool.stats().waiting == 1).await;
+    world.host.manager().delete(lent.id()).await.unwrap();
+    let told = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(told, PoolError::Empty { .. }), "{told}");
+    assert_eq!(pool.stats().size, 0);
+}
+
+async fn it_is_not_larger_than_any_machine(at: At) {
+    let world = World::new(at).await;
+    let pool = pool(&world, 1, Reuse::Keep, json!({}));
+    let refused = pool.resize(usize::MAX).unwrap_err();
+    assert!(refused.to_string().contains("at most 10000"), "{refused}");
+    assert_eq!(pool.stats().size, 1);
+    let spec = PoolSpec::new("other", PLUGIN, usize::MAX);
+    let refused = world.host.manager().create_pool(spec).unwrap_err();
+    assert!(matches!(refused, CreatePoolError::TooLarge(_)), "{refused}");
 }

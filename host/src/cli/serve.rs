@@ -1,13 +1,13 @@
 //! `boxyard serve`: the HTTP server.
 
-use std::{collections::BTreeMap, net::SocketAddr, pin::pin, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, time::Duration};
 
 use boxyard_plugin_api::Isolation;
 use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval, timeout},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use super::{Failure, Global, output};
@@ -16,6 +16,7 @@ use crate::{
     exit,
     host::Host,
     http::{Doors, Server},
+    manager::CreatePoolError,
     plugin::PluginStatus,
     pool::PoolSpec,
 };
@@ -71,13 +72,14 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     let mut config = global.prepare()?;
     args.apply(&mut config);
     allow_descriptors();
-    let shutdown = config.timeouts.shutdown;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut ending = Ending::new()?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    let host = Host::start_stored(config)
-        .await
-        .map_err(|error| Failure::new(exit::FAILURE, error))?;
+    let started = tokio::select! {
+        started = Host::start_stored(config) => started,
+        // What it was about to take up is left to the next one.
+        () = ending.asked() => return Ok(exit::SUCCESS),
+    };
+    let host = started.map_err(|error| Failure::new(exit::FAILURE, error))?;
     let server = match Server::bind(host.clone()).await {
         Ok(server) => server,
         Err(error) => {
@@ -92,22 +94,50 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     let stop = async {
         loop {
             tokio::select! {
-                _ = interrupt.recv() => return,
-                _ = terminate.recv() => return,
-                _ = hang_up.recv() => reread(&args, &global, &host, &doors).await,
+                () = ending.asked() => return,
+                _ = hang_up.recv() => {}
+            }
+            tokio::select! {
+                () = ending.asked() => return,
+                () = reread(&args, &global, &host, &doors) => {}
             }
         }
     };
     let mut answering = pin!(server.run(stop).await);
     sweeping.abort();
+    host.manager().close();
+    let (shutdown, began) = (host.config().timeouts.shutdown, Instant::now());
     // Half of the time is theirs who wait for an answer; what still runs then is cancelled, and
     // answered as such.
     let answered = timeout(shutdown / 2, &mut answering).await.is_ok();
-    host.shutdown().await;
+    let left = shutdown.saturating_sub(began.elapsed());
+    host.shutdown_within(left).await;
     if !answered && timeout(LAST_ANSWERS, answering).await.is_err() {
         tracing::warn!("connections are closed that took no answer in time");
     }
     Ok(exit::SUCCESS)
+}
+
+/// The signals that ask for the end.
+struct Ending {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ending {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Has as many descriptors as the system allows: each connection and each sandbox takes some.
@@ -143,27 +173,29 @@ async fn reread(args: &ServeArgs, global: &Global, host: &Host, doors: &Doors) {
     tracing::info!(plugins = loaded.count(), "read the configuration again");
 }
 
-/// Makes the pools of the configuration, and ends those that were in an earlier one.
+/// Has the pools of the configuration as they are there, and ends those that were in an earlier one.
 fn keep_pools(host: &Host, before: &BTreeMap<String, PoolSpec>) {
     let config = host.config();
     let (manager, now) = (host.manager(), &config.pools);
-    let is_kept = |name: &String| {
-        before
-            .get(name)
-            .is_some_and(|spec| now.get(name) == Some(spec))
+    let is_changed = |name: &&String| match (before.get(*name), now.get(*name)) {
+        (Some(before), Some(now)) => !before.is_like(now),
+        (before, now) => before.is_some() || now.is_some(),
     };
-    for name in before
-        .keys()
-        .chain(now.keys())
-        .filter(|name| !is_kept(name))
-    {
-        // Where there is none yet, there is nothing to delete; one of the last process may be another.
+    for name in before.keys().chain(now.keys()).filter(is_changed) {
+        // Where there is none yet, there is nothing to delete.
         let _ = manager.delete_pool(name);
     }
-    for (name, spec) in now.iter().filter(|(name, _)| !is_kept(name)) {
-        let mut spec = spec.clone();
-        spec.name.clone_from(name);
-        if let Err(error) = manager.create_pool(spec) {
+    for (name, spec) in now {
+        let kept = match manager.pool(name) {
+            // It is smaller where somebody deleted sandboxes of it.
+            Ok(pool) => pool.resize(spec.size).map_err(CreatePoolError::from),
+            Err(_) => {
+                let mut spec = spec.clone();
+                spec.name.clone_from(name);
+                manager.create_configured_pool(spec).map(drop)
+            }
+        };
+        if let Err(error) = kept {
             tracing::error!(pool = name, "no such pool is kept: {error}");
         }
     }

@@ -287,7 +287,8 @@ impl Manager {
             store.make(Change::Insert(Box::new(saved))).await?;
         }
         let record = Record::new(beginning);
-        let created = sandbox_type.create(record.config(), record.services());
+        let (services, closing) = (record.services(), &self.0.closing);
+        let created = sandbox_type.create(record.config(), services, closing);
         let instance = match created.await {
             Ok(instance) => instance,
             Err(error) => {

@@ -8,7 +8,7 @@ use std::{
 use super::Manager;
 use crate::{
     UnknownType,
-    pool::{Pool, PoolError, PoolSpec},
+    pool::{Pool, PoolError, PoolSpec, TooLarge},
     store::Change,
 };
 
@@ -24,6 +24,9 @@ pub enum CreatePoolError {
     /// No plugin provides the type.
     #[error(transparent)]
     UnknownType(#[from] UnknownType),
+    /// It is to be too large.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
 }
 
 impl Manager {
@@ -33,13 +36,26 @@ impl Manager {
     ///
     /// [`CreatePoolError`]. That it cannot be filled is no error here: see [`Pool::acquire`].
     pub fn create_pool(&self, spec: PoolSpec) -> Result<Arc<Pool>, CreatePoolError> {
+        self.make_pool(spec, true)
+    }
+
+    /// Does [`Manager::create_pool`] for one that the configuration has, which makes it at each start.
+    pub(crate) fn create_configured_pool(
+        &self,
+        spec: PoolSpec,
+    ) -> Result<Arc<Pool>, CreatePoolError> {
+        self.make_pool(spec, false)
+    }
+
+    fn make_pool(&self, spec: PoolSpec, is_noted: bool) -> Result<Arc<Pool>, CreatePoolError> {
         self.registry().sandbox_type(&spec.sandbox_type)?;
+        PoolSpec::check_size(spec.size)?;
         let pool = {
             let mut pools = self.pools_by_name();
             if pools.contains_key(&spec.name) {
                 return Err(CreatePoolError::Exists { name: spec.name });
             }
-            let pool = Pool::new(self, spec);
+            let pool = Pool::new(self, spec, is_noted);
             pools.insert(pool.name().into(), Arc::clone(&pool));
             pool
         };
@@ -48,17 +64,16 @@ impl Manager {
         Ok(pool)
     }
 
-    /// Puts in a pool of an earlier process.
+    /// Puts in a pool of an earlier process, which is not filled yet.
     pub(super) fn put_pool(&self, pool: Arc<Pool>) {
         let name = pool.name().to_owned();
-        self.pools_by_name().insert(name, Arc::clone(&pool));
-        pool.fill();
+        self.pools_by_name().insert(name, pool);
     }
 
     /// Notes what a pool is to be, where it outlives the process.
     pub(crate) fn note_pool_soon(&self, pool: &Pool) {
-        if let Some(store) = &self.0.store {
-            store.note(Change::PutPool(Box::new(pool.current_spec())));
+        if let (Some(store), Some(spec)) = (&self.0.store, pool.to_note()) {
+            store.note(Change::PutPool(Box::new(spec)));
         }
     }
 

@@ -33,7 +33,8 @@ pub(super) fn run(manager: &Manager) {
 
 /// Begins to delete what is over; one that hangs holds up nobody else.
 fn reap(manager: &Manager) {
-    for pool in manager.pools() {
+    let pools = manager.pools();
+    for pool in &pools {
         pool.tend();
     }
     for sandbox in manager.list() {
@@ -41,12 +42,9 @@ fn reap(manager: &Manager) {
             continue;
         };
         tracing::info!(sandbox = sandbox.id(), "deleted: {reason}");
-        let manager = manager.clone();
-        tokio::spawn(async move {
-            // One that cannot be deleted is an error now, and is tried again when that is over.
-            if let Err(error) = manager.delete(sandbox.id()).await {
-                tracing::warn!("{error}");
-            }
-        });
+        // A pool is as large as before, and has a younger one instead.
+        if !pools.iter().any(|pool| pool.replace(&sandbox, true)) {
+            manager.remove_soon(sandbox);
+        }
     }
 }

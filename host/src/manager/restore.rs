@@ -6,8 +6,8 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use boxyard_plugin_api::{Error, ErrorCode};
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
 
 use super::{Manager, ToolsConfig, milliseconds};
 use crate::{
@@ -62,15 +62,27 @@ impl Manager {
         stream::iter(contents.sandboxes)
             .for_each_concurrent(AT_ONCE, |found| self.take_up(found, &registry))
             .await;
-        for spec in contents.pools {
-            let pool = Pool::new(self, spec);
-            let members = pooled.iter().filter(|(_, name)| *name == pool.name());
-            for sandbox in members.filter_map(|(id, _)| self.get(id)) {
-                pool.adopt(sandbox);
-            }
-            self.put_pool(pool);
-        }
+        // Before anything is made: what is being made is not known yet.
         self.sweep_own(Duration::ZERO).await;
+        let mut pools = BTreeMap::new();
+        for spec in contents.pools {
+            let pool = Pool::new(self, spec, true);
+            self.put_pool(Arc::clone(&pool));
+            pools.insert(pool.name().to_owned(), pool);
+        }
+        for (id, name) in pooled {
+            let Some(sandbox) = self.get(&id) else {
+                continue;
+            };
+            match pools.get(&name) {
+                Some(pool) => pool.adopt(sandbox),
+                // The configuration has it, if anybody, and makes it anew.
+                None => self.remove_soon(sandbox),
+            }
+        }
+        for pool in pools.values() {
+            pool.fill();
+        }
     }
 
     async fn take_up(&self, found: Found, registry: &Registry) {
@@ -84,10 +96,6 @@ impl Manager {
         let sandbox_type = registry.sandbox_type(&saved.sandbox_type).cloned();
         let sandbox_type =
             sandbox_type.unwrap_or_else(|_| Arc::new(SandboxType::absent(&saved.sandbox_type)));
-        let cause = metadata
-            .get("error")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
         let record = Record::new(Beginning {
             journal: Journal::new(self.0.store.clone(), &saved.id),
             identity: self.identity(saved.id, saved.name, saved.labels),
@@ -133,7 +141,7 @@ impl Manager {
                 }
                 return;
             }
-            Status::Running | Status::Idle | Status::Busy => {
+            Status::Running | Status::Idle | Status::Busy | Status::Stopping => {
                 let recovered = match record.state() {
                     Some(state) => sandbox_type.recover(&state, record.services()).await,
                     None => Ok(None),
@@ -156,33 +164,49 @@ impl Manager {
                     }
                     Err(error) => {
                         let sandbox = known(None);
-                        sandbox.resume_failed(&format!(
+                        let why = format!(
                             "the host is gone that it was made by, and it could not be recovered: {error}"
-                        ));
+                        );
+                        if is_of_the_moment(&error) {
+                            sandbox.resume_unreached(&why);
+                        } else {
+                            sandbox.resume_failed(&why);
+                        }
                         sandbox
                     }
                 }
             }
-            Status::Stopping | Status::Stopped => {
+            Status::Stopped => {
                 let mut sandbox = known(None);
                 sandbox.resume_stopped();
                 sandbox
             }
             Status::Error => {
                 let sandbox = known(None);
-                sandbox.resume_failed(
-                    cause
-                        .as_deref()
-                        .unwrap_or("it failed under an earlier host"),
-                );
+                sandbox.resume_error();
                 sandbox
             }
         };
-        self.put(sandbox);
+        let sandbox = self.put(sandbox);
+        if status == Status::Stopping {
+            // It was asked for, and is done to its end.
+            let manager = self.clone();
+            tokio::spawn(async move {
+                // Where it fails the sandbox is an error, which says why.
+                let _ = manager.stop(sandbox.id()).await;
+            });
+        }
     }
 
-    fn put(&self, sandbox: Sandbox) {
+    fn put(&self, sandbox: Sandbox) -> Arc<Sandbox> {
+        let sandbox = Arc::new(sandbox);
         let id = sandbox.id().to_owned();
-        self.sandboxes().by_id.insert(id, Arc::new(sandbox));
+        self.sandboxes().by_id.insert(id, Arc::clone(&sandbox));
+        sandbox
     }
+}
+
+/// Whether the same may be answered otherwise later.
+fn is_of_the_moment(error: &Error) -> bool {
+    [ErrorCode::UNAVAILABLE, ErrorCode::DEADLINE_EXCEEDED].contains(&error.code())
 }

@@ -4,23 +4,35 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 
+use tokio::time::timeout;
+
 use super::{DeleteError, Manager};
 use crate::{sandbox::Sandbox, store::Change};
 
+/// How long the store may take to write what is left.
+const SETTLE: Duration = Duration::from_secs(1);
+
 impl Manager {
-    /// Takes no more creations, and deletes every sandbox within a deadline that is not kept.
-    pub(crate) async fn shutdown(&self, deadline: Duration) {
+    /// Makes nothing any more, and tells those who wait for a pool.
+    pub(crate) fn close(&self) {
         self.sandboxes().closed = true;
         self.close_pools();
-        let ended = tokio::time::timeout(deadline, async {
-            let all_ended = self.end_all().await;
-            self.settle_store().await;
-            all_ended
-        });
-        if ended.await == Ok(true) {
+    }
+
+    /// Deletes every sandbox within a deadline that is not kept; what is being made is given up.
+    pub(crate) async fn shutdown(&self, deadline: Duration) {
+        self.close();
+        self.0.closing.cancel();
+        let all_ended = timeout(deadline, self.end_all()).await;
+        if all_ended == Ok(true) {
             self.0.lease.release();
         } else {
             tracing::warn!("not every sandbox could be deleted: the next host sweeps what is left");
+        }
+        if timeout(SETTLE, self.settle_store()).await.is_err() {
+            tracing::warn!(
+                "the store does not answer: the next host knows sandboxes as they were before"
+            );
         }
     }
 

@@ -8,6 +8,19 @@ use serde_json::{Map, Value};
 
 use crate::manager::CreateRequest;
 
+/// More sandboxes than a machine holds: a larger number is a mistake.
+const MOST: usize = 10_000;
+
+/// A pool is to be larger than a pool may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a pool of {found} sandboxes is too large: expected at most {most}")]
+pub struct TooLarge {
+    /// What was asked for.
+    pub found: usize,
+    /// What may be.
+    pub most: usize,
+}
+
 /// What becomes of a sandbox that was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -32,6 +45,7 @@ pub struct PoolSpec {
     #[serde(rename = "type")]
     pub sandbox_type: String,
     /// How many sandboxes it holds.
+    #[schemars(range(max = MOST))]
     pub size: usize,
     /// Their configuration.
     #[serde(default)]
@@ -55,6 +69,27 @@ impl PoolSpec {
             labels: BTreeMap::new(),
             reuse: Reuse::default(),
         }
+    }
+
+    /// Returns whether another pool's sandboxes are made as this one's.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let size = self.size;
+        *self
+            == Self {
+                size,
+                ..other.clone()
+            }
+    }
+
+    /// Checks how many sandboxes a pool is to hold.
+    pub(crate) fn check_size(size: usize) -> Result<usize, TooLarge> {
+        if size > MOST {
+            return Err(TooLarge {
+                found: size,
+                most: MOST,
+            });
+        }
+        Ok(size)
     }
 
     /// Returns what one of its sandboxes is made from.

@@ -44,6 +44,8 @@ impl Sandbox {
             }
             Err(error) => {
                 self.record.fail(&format!("stopping failed: {error}"));
+                // Whoever waits for what runs in it is not to wait for ever.
+                self.over.cancel();
                 Err(error)
             }
         }

@@ -63,6 +63,16 @@ struct Inner {
     activities: usize,
     /// When its status changed last, a call more or less included.
     changed: Instant,
+    /// How long it had not changed by then; that of an earlier process.
+    unchanged_before: Duration,
+}
+
+impl Inner {
+    /// Counts the time anew in which nothing changes.
+    fn restart(&mut self) {
+        self.changed = Instant::now();
+        self.unchanged_before = Duration::ZERO;
+    }
 }
 
 /// A call that is running: the sandbox is busy as long as one is.
@@ -105,6 +115,15 @@ pub(crate) struct Past {
     pub(crate) state: Option<State>,
 }
 
+impl Past {
+    /// Returns when the sandbox's status changed last.
+    fn last_move(&self) -> Option<SystemTime> {
+        let mut newest_first = self.events.iter().rev();
+        let moved = newest_first.find(|event| ["status", "error"].contains(&event.kind.as_str()));
+        moved.map(|event| event.time)
+    }
+}
+
 impl Record {
     pub(crate) fn new(beginning: Beginning) -> Arc<Self> {
         let Beginning {
@@ -119,6 +138,9 @@ impl Record {
             past,
         } = beginning;
         let (now, born) = (SystemTime::now(), Instant::now());
+        let since = past
+            .last_move()
+            .and_then(|moved| now.duration_since(moved).ok());
         Arc::new_cyclic(|weak| Self {
             weak: weak.clone(),
             identity,
@@ -139,6 +161,7 @@ impl Record {
                 state: past.state,
                 activities: 0,
                 changed: born,
+                unchanged_before: since.unwrap_or_default(),
             }),
             journal,
         })
@@ -232,6 +255,18 @@ impl Record {
         }
     }
 
+    /// Takes up where an earlier process left it; that is no news.
+    pub(super) fn take_up(&self, status: Status) {
+        self.status.send_replace(status);
+    }
+
+    /// Takes up as an error what cannot be reached now; what is kept of it says nothing of that.
+    pub(super) fn out_of_reach(&self, why: &str) {
+        let mut inner = self.inner();
+        inner.metadata.insert("error".into(), why.into());
+        self.status.send_replace(Status::Error);
+    }
+
     /// Notes that something went wrong. The first error is kept: later ones follow from it.
     pub(crate) fn fail(&self, error: &str) {
         let mut inner = self.inner();
@@ -256,7 +291,10 @@ impl Record {
     /// Takes no more calls where the sandbox's time is over; returns why it is.
     pub(super) fn expire(&self) -> Option<String> {
         let mut inner = self.inner();
-        let (status, unchanged) = (self.status(), inner.changed.elapsed());
+        let status = self.status();
+        let unchanged = inner
+            .unchanged_before
+            .saturating_add(inner.changed.elapsed());
         let Lifetime {
             ttl, idle, ended, ..
         } = self.lifetime;
@@ -276,11 +314,15 @@ impl Record {
             _ => return None,
         };
         inner.metadata.insert("expired".into(), json!(reason));
+        self.journal.metadata(&inner.metadata);
         inner
             .events
             .push("expired".into(), json!({ "reason": reason }));
         if status.takes_calls() {
             self.set_status(Status::Stopping, &mut inner);
+        } else {
+            // It is not over again while it is being deleted, and once more where that fails.
+            inner.restart();
         }
         Some(reason)
     }
@@ -379,7 +421,7 @@ impl Record {
 
     fn set_status(&self, status: Status, inner: &mut Inner) {
         inner.updated_at = SystemTime::now();
-        inner.changed = Instant::now();
+        inner.restart();
         let before = self.status.send_replace(status);
         // A command more or less is no history.
         if before != status && !(before.takes_calls() && status.takes_calls()) {
@@ -409,6 +451,10 @@ mod tests {
     }
 
     fn record_of(created_at: SystemTime, ttl: Duration) -> Arc<Record> {
+        Record::new(beginning_of(created_at, ttl))
+    }
+
+    fn beginning_of(created_at: SystemTime, ttl: Duration) -> Beginning {
         let identity = SandboxIdentity::new("s", "", "");
         let lifetime = Lifetime {
             ttl,
@@ -416,7 +462,7 @@ mod tests {
             ended: Duration::MAX,
             keep: false,
         };
-        Record::new(Beginning {
+        Beginning {
             identity,
             sandbox_type: "test".into(),
             config: json!({}),
@@ -426,7 +472,7 @@ mod tests {
             journal: Journal::default(),
             listener: None,
             past: Past::default(),
-        })
+        }
     }
 
     #[test]
@@ -440,6 +486,30 @@ mod tests {
         assert_eq!(expires(now - hour / 2), None);
         assert_eq!(expires(now + hour * 24), None);
         assert_eq!(expires(now - hour * 2).unwrap(), "it lived for 1h");
+    }
+
+    #[test]
+    fn a_restart_gives_no_time_to_what_had_ended() {
+        let hour = Duration::from_secs(3600);
+        let over = |ago: Duration| {
+            let event = Event {
+                time: SystemTime::now() - ago,
+                kind: "error".into(),
+                data: Value::Null,
+            };
+            let mut beginning = beginning_of(SystemTime::now() - ago, Duration::MAX);
+            beginning.lifetime.ended = hour;
+            beginning.past.events.push(event);
+            let record = Record::new(beginning);
+            record.take_up(Status::Error);
+            assert_eq!(record.events().len(), 1);
+            let over = record.expire();
+            // It is being deleted, and not over once more.
+            assert_eq!(record.expire(), None);
+            over
+        };
+        assert_eq!(over(hour / 2), None);
+        assert_eq!(over(hour * 2).unwrap(), "it was error for 1h");
     }
 
     #[test]

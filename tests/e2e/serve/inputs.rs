@@ -61,6 +61,22 @@ fn every_mistake_has_its_status_and_a_text_that_helps() {
             422,
             "'initializing', 'running', 'idle', 'busy', 'stopping', 'stopped' or 'error'",
         ),
+        ("GET", "/nope", None, 404, "Not Found"),
+        ("DELETE", "/health", None, 405, "Method Not Allowed"),
+        (
+            "POST",
+            "/sandbox/create?sandbox_type=local_process",
+            Some(json!({ "tools_config": { SHELL: 5 } })),
+            400,
+            "tools_config",
+        ),
+        (
+            "POST",
+            "/pool/initialize?pool_size=9000000000000000000&sandbox_type=local_process",
+            Some(json!({})),
+            422,
+            "at most 10000",
+        ),
         ("GET", "/sandbox/nope", None, 404, "Sandbox not found"),
         ("DELETE", "/sandbox/nope", None, 404, "Sandbox not found"),
         ("POST", "/sandbox/nope/stop", None, 404, "Sandbox not found"),
@@ -201,6 +217,16 @@ fn a_client_that_sends_slowly_is_cut_off_and_holds_nobody_up() {
     let said = read_to_end(body);
     assert!(said.starts_with("HTTP/1.1 408"), "{said}");
     read_to_end(head);
+    // Nor does a byte now and then keep its place.
+    let mut drops = served.connect();
+    drops.write_all(b"POST /sandbox/tool/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n").unwrap();
+    for _ in 0..20 {
+        // It may be cut off by then.
+        let _ = drops.write_all(b" ");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let said = read_to_end(drops);
+    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
     assert!(began.elapsed() < Duration::from_secs(30));
     served.end();
 }

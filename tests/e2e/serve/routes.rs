@@ -6,7 +6,7 @@ use boxyard_conformance::Library;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{Home, LOCAL_PROCESS, boxyard, log_of};
+use super::{Home, LOCAL_PROCESS, boxyard, log_of, wait_until};
 
 #[test]
 fn a_sandbox_is_shown_as_its_clients_expect_it() {
@@ -49,6 +49,31 @@ fn a_sandbox_is_shown_as_its_clients_expect_it() {
 }
 
 #[test]
+fn what_a_client_sends_for_nothing_means_nothing() {
+    let home = Home::new("");
+    let served = home.serve();
+    let id = served.create(
+        "local_process",
+        json!({
+            "timeout": 1,
+            "tools_config": {
+                "shell_executor": null,
+                "python_executor": { "enabled": false },
+            },
+        }),
+    );
+    let tools = served.get(&format!("/sandbox/{id}/tools")).body;
+    let names: Vec<_> = tools.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["shell_executor"]);
+    let slow = json!({ "command": "sleep 1.5; echo done", "timeout": null });
+    assert_eq!(
+        served.tool(&id, "shell_executor", slow).body["output"],
+        "done\n"
+    );
+    served.end();
+}
+
+#[test]
 fn a_pool_serves_in_turn_and_says_why_it_cannot() {
     let home = Home::new("");
     let served = home.serve();
@@ -61,6 +86,20 @@ fn a_pool_serves_in_turn_and_says_why_it_cannot() {
         2,
         "{made:?}"
     );
+    // Once more adds to it, where it says the same.
+    let more = served.post(
+        "/pool/initialize?pool_size=1&sandbox_type=local_process",
+        json!({ "tools_config": ["shell_executor"] }),
+    );
+    let [added] = more.body["sandbox_ids"].as_array().unwrap().as_slice() else {
+        panic!("{more:?}");
+    };
+    let deleted = served.ask(
+        "DELETE",
+        &format!("/sandbox/{}", added.as_str().unwrap()),
+        None,
+    );
+    assert_eq!(deleted.status, 200);
     let run = |command: &str, wait: &str| {
         let path = format!("/pool/execute?tool_name=shell_executor&timeout={wait}");
         served.post(&path, json!({ "command": command }))
@@ -103,6 +142,16 @@ fn a_pool_serves_in_turn_and_says_why_it_cannot() {
         );
     }
     assert_eq!(run("true", "30").status, 400);
+    // The last call says what it is.
+    for value in ["first", "second"] {
+        let config = json!({ "tools_config": ["shell_executor"], "env": { "WHICH": value } });
+        let path = "/pool/initialize?pool_size=1&sandbox_type=local_process";
+        assert_eq!(served.post(path, config).body["pool_size"], 1);
+        assert_eq!(
+            run("printenv WHICH", "5").body["output"],
+            format!("{value}\n")
+        );
+    }
     let bad = served.post(
         "/pool/initialize?pool_size=1&sandbox_type=local_process",
         json!({ "env": 7 }),
@@ -172,7 +221,10 @@ fn a_hang_up_takes_in_new_plugins_and_keeps_sandboxes() {
             &Library::package("boxyard-plugin-hello").unwrap(),
         )
         .unwrap();
-    fs::remove_file(home.yard.plugins().join(format!("{LOCAL_PROCESS}.so"))).unwrap();
+    let plugin = home.yard.plugins().join(format!("{LOCAL_PROCESS}.so"));
+    let aside = home.yard.root().join("aside");
+    fs::rename(&plugin, &aside).unwrap();
+    home.configure("[pools.ready]\ntype = 'local-process'\nsize = 1");
     served.signal(Signal::HUP);
     let create = "/sandbox/create?sandbox_type=local_process";
     while served.post(create, json!({})).status != 422 {
@@ -180,6 +232,16 @@ fn a_hang_up_takes_in_new_plugins_and_keeps_sandboxes() {
     }
     let run = served.tool(&id, "shell_executor", json!({ "command": "echo still" }));
     assert_eq!(run.body["output"], "still\n");
+    // What the configuration has and could not have is made once it can be.
+    let total = || {
+        served.get("/stats").body["total_sandboxes"]
+            .as_u64()
+            .unwrap()
+    };
+    let before = total();
+    fs::rename(aside, plugin).unwrap();
+    served.signal(Signal::HUP);
+    wait_until("the pool has its sandbox", || total() > before);
     served.end();
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     manager::CreatePoolError,
-    pool::{PoolError, PoolSpec, Reuse},
+    pool::{PoolError, PoolSpec, Reuse, TooLarge},
     tool::ToolError,
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn initialize(
             )
         })?,
     };
-    let size = usize::try_from(size).unwrap_or(0);
+    let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
     let document = body::json(&headers, body, app.json_bounds()).await?;
     let given_type = query.get("sandbox_type").map_or("docker", String::as_str);
     let manager = app.host.manager();
@@ -55,32 +55,35 @@ pub(super) async fn initialize(
     if size == 0 {
         return Ok(answer(&[]));
     }
-    let pool = match manager.pool(NAME) {
+    let mut spec = PoolSpec::new(NAME, request.sandbox_type, size);
+    spec.config = request.config;
+    spec.labels = request.labels;
+    // Clients hold the ids of its sandboxes.
+    spec.reuse = Reuse::Keep;
+    let (pool, before) = match manager.pool(NAME) {
         // Once more adds to what is there.
-        Ok(pool) if pool.stats().size > 0 => {
-            pool.resize(pool.stats().size.saturating_add(size));
-            pool
+        Ok(pool) if pool.stats().size > 0 && pool.spec().is_like(&spec) => {
+            let before = pool.ids();
+            pool.grow(size).map_err(too_large)?;
+            (pool, before)
         }
-        emptied => {
-            if emptied.is_ok() {
-                // One that another call deleted meanwhile is gone all the same.
+        other => {
+            if other.is_ok() {
+                // The last call says what it is; one that is gone meanwhile is gone all the same.
                 let _ = manager.delete_pool(NAME);
             }
-            let mut spec = PoolSpec::new(NAME, request.sandbox_type, size);
-            spec.config = request.config;
-            spec.labels = request.labels;
-            // Clients hold the ids of its sandboxes.
-            spec.reuse = Reuse::Keep;
-            manager.create_pool(spec).map_err(|error| match error {
+            let pool = manager.create_pool(spec).map_err(|error| match error {
                 CreatePoolError::Exists { .. } => {
                     ApiError::new(StatusCode::CONFLICT, "the pool is being initialized")
                 }
+                CreatePoolError::TooLarge(error) => too_large(error),
                 error => ApiError::bad_request(error.to_string()),
-            })?
+            })?;
+            (pool, Vec::new())
         }
     };
     pool.settled().await;
-    let ids = pool.ids();
+    let mut ids = pool.ids();
     if ids.is_empty() {
         let why = pool.stats().last_error.unwrap_or_default();
         // Nothing waits for it: it is made anew by the next call.
@@ -88,7 +91,18 @@ pub(super) async fn initialize(
         let message = format!("Failed to initialize pool: {why}");
         return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message));
     }
+    ids.retain(|id| !before.contains(id));
     Ok(answer(&ids))
+}
+
+fn too_large(error: TooLarge) -> ApiError {
+    let at = &["query", "pool_size"];
+    ApiError::invalid(
+        "less_than_equal",
+        at,
+        &error.to_string(),
+        json!(error.found),
+    )
 }
 
 fn answer(ids: &[String]) -> axum::response::Response {
@@ -142,7 +156,10 @@ pub(super) async fn execute(
         PoolError::CannotFill { .. } => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).retry_after(1)
         }
-        PoolError::Unknown { .. } | PoolError::Empty { .. } | PoolError::Closed { .. } => {
+        PoolError::Closed { .. } => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        }
+        PoolError::Unknown { .. } | PoolError::Empty { .. } => {
             ApiError::bad_request("Sandbox pool is empty, call initialize_pool first")
         }
     };
