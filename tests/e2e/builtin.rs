@@ -360,6 +360,34 @@ async fn a_notebook_keeps_its_state_until_its_python_ends() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_notebook_that_answers_nonsense_is_lost_and_the_next_one_works() -> Result<()> {
+    let yard = Yard::new()?;
+    let host = host(&yard).await?;
+    let sandbox = sandbox(&host).await?;
+    let run = async |code: &str| {
+        let params = json!({ "code": code, "timeout": null });
+        call(&sandbox, "notebook_executor", params).await
+    };
+    for nonsense in [
+        "import os\nwhile True: os.write(4, b'x' * 65536)",
+        "import os\nwhile True: os.write(4, b'nonsense\\n')",
+    ] {
+        assert_eq!(run("x = 1").await.status, Success);
+        let lost = run(nonsense).await;
+        assert_eq!(lost.status, Error, "{nonsense}");
+        let error = lost.error.unwrap();
+        assert!(
+            error.contains("is no answer") && error.contains("lost"),
+            "{error}"
+        );
+        assert!(run("x").await.error.unwrap().contains("NameError"));
+        assert_eq!(run("1").await.output, "\nResult: 1");
+    }
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_has_the_tools_that_its_configuration_names() -> Result<()> {
     let yard = Yard::new()?;
     let host = host(&yard).await?;

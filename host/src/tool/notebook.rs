@@ -36,7 +36,7 @@ pub(super) struct Params {
 }
 
 /// What the interpreter answers to a cell.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Answer {
     output: String,
     result: Option<String>,
@@ -67,7 +67,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         Some(kernel) if !kernel.ended.is_cancelled() => kernel,
         _ => Kernel::start(sandbox),
     };
-    let asked = kernel.ask(&params.code, sandbox.max_output_bytes());
+    let asked = kernel.ask(&params.code);
     let limit = params.timeout.duration().unwrap_or(Duration::MAX);
     let Ok(answer) = timeout(limit, asked).await else {
         let late = kernel.interrupt().await;
@@ -87,11 +87,19 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
             error: Some(error),
         });
     };
-    let Some(answer) = answer else {
-        let why = kernel.why_it_ended().await;
-        return Ok(Outcome::error(format!(
-            "the notebook's Python ended, and its state is lost{why}"
-        )));
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(Lost::Ended) => {
+            let why = kernel.why_it_ended().await;
+            return Ok(Outcome::error(format!(
+                "the notebook's Python ended, and its state is lost{why}"
+            )));
+        }
+        Err(Lost::NoAnswer) => {
+            return Ok(Outcome::error(
+                "the notebook's Python answered something that is no answer, so its state is lost",
+            ));
+        }
     };
     // Only here: a cell that was given up ends with its interpreter.
     *place = Some(kernel);
@@ -129,16 +137,18 @@ impl Notebook {
 #[derive(Debug)]
 struct Kernel {
     cells: ByteSink,
-    answers: ByteSource,
+    answers: Answers,
     controls: ByteSink,
     complaints: Capture,
-    rest: Vec<u8>,
+    /// How much it keeps of each thing that a cell shows, in bytes.
+    limit: usize,
     ended: CancellationToken,
     _command: AbortOnDropHandle<()>,
 }
 
 impl Kernel {
     fn start(sandbox: &Arc<Sandbox>) -> Self {
+        let limit = sandbox.max_output_bytes();
         let ((cells, stdin), (stdout, answers)) = (pipe(), pipe());
         let (controls, controls_source) = pipe();
         let complaints = Capture::new(16 * 1024);
@@ -165,41 +175,28 @@ impl Kernel {
         };
         Self {
             cells,
-            answers,
+            answers: Answers::new(answers, limit),
             controls,
             complaints,
-            rest: Vec::new(),
+            limit,
             ended,
             _command: AbortOnDropHandle::new(tokio::spawn(running)),
         }
     }
 
-    /// Runs a cell; `None` where the interpreter ended.
-    async fn ask(&mut self, code: &str, limit: usize) -> Option<Answer> {
-        let line = format!("{}\n", json!({ "code": code, "limit": limit }));
-        self.cells
-            .write(Chunk::from(line.into_bytes()))
-            .await
-            .ok()?;
-        self.answer().await
-    }
-
-    async fn answer(&mut self) -> Option<Answer> {
-        loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return serde_json::from_slice(&line).ok();
-            }
-            let chunk = self.answers.read(64 * 1024).await.ok()??;
-            self.rest.extend_from_slice(&chunk);
-        }
+    /// Runs a cell.
+    async fn ask(&mut self, code: &str) -> Result<Answer, Lost> {
+        let line = format!("{}\n", json!({ "code": code, "limit": self.limit }));
+        let written = self.cells.write(Chunk::from(line.into_bytes())).await;
+        written.map_err(|_| Lost::Ended)?;
+        self.answers.next().await
     }
 
     /// Interrupts the cell; `None` where it goes on.
     async fn interrupt(&mut self) -> Option<Answer> {
         let line = Control::Signal(SIGINT).to_line();
         self.controls.write(Chunk::from(line)).await.ok()?;
-        timeout(INTERRUPTED, self.answer()).await.ok()?
+        timeout(INTERRUPTED, self.answers.next()).await.ok()?.ok()
     }
 
     async fn why_it_ended(&mut self) -> String {
@@ -210,5 +207,113 @@ impl Kernel {
             "" => String::new(),
             words => format!(": {words}"),
         }
+    }
+}
+
+/// Why a cell has no answer.
+#[derive(Debug, PartialEq)]
+enum Lost {
+    /// The interpreter is gone.
+    Ended,
+    /// What came is no answer: a cell wrote it where only the interpreter writes.
+    NoAnswer,
+}
+
+/// The answers of an interpreter, one a line. What a sandbox writes is never trusted to end.
+#[derive(Debug)]
+struct Answers {
+    source: ByteSource,
+    /// An answer that is not all there yet.
+    begun: Vec<u8>,
+    longest: usize,
+}
+
+impl Answers {
+    /// Reads answers of three texts of `limit` bytes.
+    fn new(source: ByteSource, limit: usize) -> Self {
+        // A byte is six at most in JSON, and each text may have a note that it was cut.
+        let longest = limit.saturating_mul(3 * 6).saturating_add(4096);
+        Self {
+            source,
+            begun: Vec::new(),
+            longest,
+        }
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    async fn next(&mut self) -> Result<Answer, Lost> {
+        loop {
+            let chunk = self.source.read(64 * 1024).await.map_err(|_| Lost::Ended)?;
+            let chunk = chunk.ok_or(Lost::Ended)?;
+            let end = chunk.iter().position(|byte| *byte == b'\n');
+            self.begun.extend_from_slice(&chunk);
+            match end {
+                None if self.begun.len() <= self.longest => {}
+                // There is one answer to each cell, and nothing after it.
+                Some(end) if end + 1 == chunk.len() => {
+                    let line = std::mem::take(&mut self.begun);
+                    return serde_json::from_slice(&line).map_err(|_| Lost::NoAnswer);
+                }
+                _ => return Err(Lost::NoAnswer),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &[u8] = b"{\"output\":\"a\",\"result\":null,\"error\":null}\n";
+
+    /// Reads one answer from what is written piece by piece.
+    async fn answered(pieces: Vec<Vec<u8>>) -> Result<String, Lost> {
+        let (sink, source) = pipe();
+        let writer = tokio::spawn(async move {
+            for piece in pieces {
+                // Nobody reads what comes after something that is no answer.
+                if sink.write(piece).await.is_err() {
+                    return;
+                }
+            }
+            let _ = sink.finish().await;
+        });
+        let mut answers = Answers::new(source, 1000);
+        let answer = answers.next().await.map(|answer| answer.output);
+        assert!(answers.begun.len() <= answers.longest + 64 * 1024);
+        drop(answers);
+        writer.await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_are_read_whole_from_pieces() {
+        let bytes = ANSWER.iter().map(|byte| vec![*byte]).collect();
+        assert_eq!(answered(bytes).await, Ok("a".into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_not_waited_for() {
+        let endless = vec![vec![b'x'; 64 * 1024]; 100];
+        let twice = [ANSWER, ANSWER].concat();
+        for (pieces, lost) in [
+            (endless, Lost::NoAnswer),
+            (vec![b"nonsense\n".to_vec()], Lost::NoAnswer),
+            (vec![b"{}\n".to_vec()], Lost::NoAnswer),
+            (vec![twice], Lost::NoAnswer),
+            (vec![b"{".to_vec()], Lost::Ended),
+        ] {
+            assert_eq!(answered(pieces).await, Err(lost));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_longest_answer_is_one() {
+        // One byte that takes six, and what is written where the middle was cut.
+        let text = format!("{}{}", "\u{1}".repeat(1000), "n".repeat(64));
+        let answer = json!({ "output": text, "result": text, "error": text });
+        let line = format!("{answer}\n").into_bytes();
+        let pieces = line.chunks(500).map(<[u8]>::to_vec).collect();
+        assert_eq!(answered(pieces).await, Ok(text));
     }
 }
