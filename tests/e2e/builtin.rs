@@ -388,6 +388,29 @@ async fn a_notebook_that_answers_nonsense_is_lost_and_the_next_one_works() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandboxs_own_timeout_ends_no_tool_that_has_none() -> Result<()> {
+    let yard = Yard::new()?;
+    let host = host(&yard).await?;
+    let config = Map::from_iter([("timeout".to_owned(), json!(1.5))]);
+    let request = CreateRequest::new("local-process").config(config);
+    let sandbox = host.manager().create(request).await?;
+    let code = json!({ "code": "x = 1" });
+    assert_eq!(
+        call(&sandbox, "notebook_executor", code).await.status,
+        Success
+    );
+    for timeout in [json!(null), json!(0), json!(-1)] {
+        let params = json!({ "command": "sleep 2", "timeout": timeout });
+        let slept = call(&sandbox, "shell_executor", params).await;
+        assert_eq!(slept.status, Success, "{timeout}: {slept:?}");
+    }
+    let kept = call(&sandbox, "notebook_executor", json!({ "code": "x" })).await;
+    assert_eq!(kept.output, "\nResult: 1");
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_has_the_tools_that_its_configuration_names() -> Result<()> {
     let yard = Yard::new()?;
     let host = host(&yard).await?;

@@ -72,12 +72,28 @@ pub(super) struct Limit(Option<Number>);
 impl Limit {
     /// What holds where nothing is said.
     pub(super) const SECONDS: u64 = 30;
+    /// No limit, for commands: ten years. One that says nothing has the limit of its sandbox.
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
     pub(super) fn none() -> Self {
         Self(None)
     }
 
-    pub(super) fn duration(&self) -> Option<Duration> {
+    /// Returns what a command is given, which is never nothing.
+    pub(super) fn duration(&self) -> Duration {
+        let limit = self.given().unwrap_or(Self::LONGEST);
+        limit.min(Self::LONGEST)
+    }
+
+    /// Returns the limit that holds where nothing is said in place of none.
+    pub(super) fn or_default(self) -> Self {
+        match self.given() {
+            Some(_) => self,
+            None => Self::default(),
+        }
+    }
+
+    fn given(&self) -> Option<Duration> {
         let seconds = self.0.as_ref()?.as_f64().filter(|seconds| *seconds > 0.0)?;
         Duration::try_from_secs_f64(seconds).ok()
     }
@@ -204,13 +220,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_numbers_with_fractions_and_none_means_none() {
+    fn limits_are_numbers_with_fractions_and_none_is_longer_than_any_sandbox() {
         for (given, duration, text) in [
-            ("30", Some(Duration::from_secs(30)), "30"),
-            ("0.5", Some(Duration::from_millis(500)), "0.5"),
-            ("null", None, "no"),
-            ("0", None, "0"),
-            ("-1", None, "-1"),
+            ("30", Duration::from_secs(30), "30"),
+            ("0.5", Duration::from_millis(500), "0.5"),
+            ("null", Limit::LONGEST, "no"),
+            ("0", Limit::LONGEST, "0"),
+            ("-1", Limit::LONGEST, "-1"),
+            ("1e19", Limit::LONGEST, "1e+19"),
+            ("1e300", Limit::LONGEST, "1e+300"),
         ] {
             let limit: Limit = serde_json::from_str(given).unwrap();
             assert_eq!((limit.duration(), limit.text().as_str()), (duration, text));

@@ -94,7 +94,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     scratch.write(&language.file, params.code).await?;
     let step = |line: &str, limit: &Limit| {
         let mut command = Command::shell(format!("cd {} || exit\n{line}", scratch.path()));
-        command.timeout = limit.duration();
+        command.timeout = Some(limit.duration());
         async move { sandbox.run(command, None).await }
     };
     let mut compiled = String::new();
@@ -106,10 +106,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         compiled = result.stdout_text();
     }
     // A program without any limit would outlive whoever asked for it.
-    let limit = match params.run_timeout.duration() {
-        Some(_) => params.run_timeout,
-        None => Limit::default(),
-    };
+    let limit = params.run_timeout.or_default();
     let mut outcome = Outcome::of(&step(&language.run, &limit).await?);
     if !compiled.is_empty() {
         let outputs = [compiled, outcome.output].into_iter();

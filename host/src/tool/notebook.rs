@@ -68,8 +68,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         _ => Kernel::start(sandbox),
     };
     let asked = kernel.ask(&params.code);
-    let limit = params.timeout.duration().unwrap_or(Duration::MAX);
-    let Ok(answer) = timeout(limit, asked).await else {
+    let Ok(answer) = timeout(params.timeout.duration(), asked).await else {
         let late = kernel.interrupt().await;
         let mut error = late.as_ref().map(said).unwrap_or_default();
         error.push_str(&format!(
@@ -158,7 +157,9 @@ impl Kernel {
             stderr: complaints.sink(),
             controls: Controls::from_source(controls_source),
         };
+        // The sandbox's own limit is one for what is asked of it, and would end the notebook.
         let mut command = Command::argv(["sh", "-c", INTERPRETER, DRIVER]);
+        command.timeout = Some(Limit::none().duration());
         command.stdin = true;
         let ended = CancellationToken::new();
         let running = {

@@ -39,6 +39,6 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     let scratch = Scratch::new(sandbox);
     let script = scratch.write("script.py", params.code).await?;
     let mut command = Command::argv(["sh", "-c", INTERPRETER, &script]);
-    command.timeout = params.timeout.duration();
+    command.timeout = Some(params.timeout.duration());
     Ok(Outcome::of(&sandbox.run(command, None).await?))
 }

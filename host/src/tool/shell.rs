@@ -57,7 +57,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         Words::Line(line) => Command::shell(line),
         Words::Argv(argv) => Command::argv(argv),
     };
-    command.timeout = params.timeout.duration();
+    command.timeout = Some(params.timeout.duration());
     let result = sandbox.run(command, None).await?;
     let mut outcome = Outcome::of(&result);
     outcome.error = outcome.error.or_else(|| match outcome.status {
