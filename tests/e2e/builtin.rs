@@ -237,6 +237,11 @@ async fn python_executor_leaves_nothing_behind() -> Result<()> {
     );
     let left = run("import sys; sys.exit(7)").await;
     assert_eq!((left.status, &left.error), (Error, &None));
+    let params =
+        json!({ "code": "import time\nprint(1, flush=True)\ntime.sleep(60)", "timeout": 1 });
+    let late = call(&sandbox, "python_executor", params).await;
+    assert_eq!((late.status, &late.output), (Timeout, &json!("1\n")));
+    assert_eq!(late.error.unwrap(), "Command timed out after 1 seconds");
     let raised = run("raise ValueError(1)").await.error.unwrap();
     assert!(raised.ends_with("ValueError: 1\n"), "{raised}");
     assert_eq!(run(" ").await.error.unwrap(), "No code provided");
@@ -266,6 +271,7 @@ async fn languages_are_data_that_the_configuration_adds_to() -> Result<()> {
             "broken",
             language("text", Some("echo why >&2; exit 1"), "true"),
         ),
+        ("slow", language("text", Some("sleep 60"), "true")),
     ];
     yard.config.languages = added.map(|(name, language)| (name.into(), language)).into();
     let host = host(&yard).await?;
@@ -288,6 +294,11 @@ async fn languages_are_data_that_the_configuration_adds_to() -> Result<()> {
     assert!(run(outside).await.error.unwrap().contains("leads out"));
     let slow = run(json!({ "language": "bash", "code": "sleep 60", "run_timeout": 0.5 })).await;
     assert_eq!(slow.status, Timeout);
+    assert_eq!(slow.error.unwrap(), "Command timed out after 0.5 seconds");
+    let slow = json!({ "language": "slow", "code": "abc", "compile_timeout": 0.5 });
+    let slow = run(slow).await;
+    assert_eq!(slow.status, Error);
+    assert_eq!(slow.error.unwrap(), "Command timed out after 0.5 seconds");
     host.shutdown().await;
     Ok(())
 }

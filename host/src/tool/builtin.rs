@@ -44,9 +44,11 @@ impl Outcome {
         }
     }
 
-    /// Maps a command's end: what it wrote to standard error is the error, also where it succeeded.
-    pub(super) fn of(result: &CommandResult) -> Self {
-        let stderr = result.stderr_text();
+    /// Maps a command's end: what it wrote to standard error is the error, also where it succeeded;
+    /// one that ran out of time and wrote nothing there has the words that clients know.
+    pub(super) fn of(result: &CommandResult, limit: &Limit) -> Self {
+        let stderr = Some(result.stderr_text()).filter(|stderr| !stderr.is_empty());
+        let late = || format!("Command timed out after {} seconds", limit.text());
         Self {
             status: match (result.exit.timed_out, result.exit.exit_code) {
                 (true, _) => ToolStatus::Timeout,
@@ -54,7 +56,7 @@ impl Outcome {
                 (false, _) => ToolStatus::Error,
             },
             output: result.stdout_text(),
-            error: (!stderr.is_empty()).then_some(stderr),
+            error: stderr.or_else(|| result.exit.timed_out.then(late)),
         }
     }
 }

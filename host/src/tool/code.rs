@@ -101,13 +101,13 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     if let Some(line) = &language.compile {
         let result = step(line, &params.compile_timeout).await?;
         if result.exit.exit_code != 0 {
-            return Ok(not_compiled(&result));
+            return Ok(not_compiled(&result, &params.compile_timeout));
         }
         compiled = result.stdout_text();
     }
     // A program without any limit would outlive whoever asked for it.
     let limit = params.run_timeout.or_default();
-    let mut outcome = Outcome::of(&step(&language.run, &limit).await?);
+    let mut outcome = Outcome::of(&step(&language.run, &limit).await?, &limit);
     if !compiled.is_empty() {
         let outputs = [compiled, outcome.output].into_iter();
         let said: Vec<String> = outputs.filter(|output| !output.is_empty()).collect();
@@ -116,8 +116,8 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     Ok(outcome)
 }
 
-fn not_compiled(result: &CommandResult) -> Outcome {
-    let mut outcome = Outcome::of(result);
+fn not_compiled(result: &CommandResult, limit: &Limit) -> Outcome {
+    let mut outcome = Outcome::of(result, limit);
     outcome.status = ToolStatus::Error;
     outcome.error = outcome.error.or_else(|| Some("Compilation failed".into()));
     outcome

@@ -40,5 +40,6 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     let script = scratch.write("script.py", params.code).await?;
     let mut command = Command::argv(["sh", "-c", INTERPRETER, &script]);
     command.timeout = Some(params.timeout.duration());
-    Ok(Outcome::of(&sandbox.run(command, None).await?))
+    let result = sandbox.run(command, None).await?;
+    Ok(Outcome::of(&result, &params.timeout))
 }

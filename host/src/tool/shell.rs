@@ -59,18 +59,11 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     };
     command.timeout = Some(params.timeout.duration());
     let result = sandbox.run(command, None).await?;
-    let mut outcome = Outcome::of(&result);
-    outcome.error = outcome.error.or_else(|| match outcome.status {
-        ToolStatus::Timeout => Some(format!(
-            "Command timed out after {} seconds",
-            params.timeout.text()
-        )),
-        // Clients read the number out of these words.
-        ToolStatus::Error => Some(format!(
-            "Command failed with exit code {}",
-            result.exit.exit_code
-        )),
-        _ => None,
-    });
+    let mut outcome = Outcome::of(&result, &params.timeout);
+    // Clients read the number out of these words.
+    if outcome.status == ToolStatus::Error && outcome.error.is_none() {
+        let code = result.exit.exit_code;
+        outcome.error = Some(format!("Command failed with exit code {code}"));
+    }
     Ok(outcome)
 }
