@@ -190,6 +190,48 @@ async fn file_operation_takes_any_name_and_says_what_it_did() -> Result<()> {
             "\u{fffd}",
             None,
         ),
+        (
+            json!({ "operation": "write", "file_path": "w", "content": "é", "encoding": "utf-16" }),
+            Success,
+            "File written successfully: w",
+            None,
+        ),
+        (
+            json!({ "operation": "read", "file_path": "w", "encoding": "utf-16" }),
+            Success,
+            "é",
+            None,
+        ),
+        (
+            json!({ "operation": "read", "file_path": "w", "encoding": "latin-1" }),
+            Success,
+            "ÿþé\0",
+            None,
+        ),
+        (
+            json!({ "operation": "write", "file_path": "x", "content": "é", "encoding": "ascii" }),
+            Error,
+            "",
+            Some("the content has characters that ascii has not"),
+        ),
+        (
+            json!({ "operation": "exists", "file_path": "l/a/b" }),
+            Success,
+            "does not exist",
+            None,
+        ),
+        (
+            json!({ "operation": "delete", "file_path": "l/a" }),
+            Success,
+            "Successfully deleted: l/a",
+            None,
+        ),
+        (
+            json!({ "operation": "exists", "file_path": "l" }),
+            Success,
+            "exists",
+            None,
+        ),
     ];
     check("file_operation", &rows).await
 }

@@ -1,14 +1,16 @@
 //! `file_operation`: one file or directory of the sandbox.
 
-use std::sync::Arc;
+mod encoding;
+
+use std::{path::Path, sync::Arc};
 
 use boxyard_plugin_api::{
-    ByteSource, Command, Error, ErrorCode, Isolation, ReadFile, RemovePath, WriteFile,
+    ByteSource, Command, Error, ErrorCode, FileKind, Isolation, ReadFile, RemovePath, WriteFile,
 };
-use encoding_rs::{Encoding, UTF_8};
 use serde::Deserialize;
 use serde_json::json;
 
+use self::encoding::Encoding;
 use super::builtin::{Description, Outcome};
 use crate::{output::Capture, sandbox::Sandbox};
 
@@ -47,8 +49,8 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     if path.trim().is_empty() {
         return Ok(Outcome::error("No file path provided"));
     }
-    let encoding = match params.encoding.as_deref().map(encoding) {
-        None => UTF_8,
+    let encoding = match params.encoding.as_deref().map(Encoding::named) {
+        None => Encoding::Utf8,
         Some(Some(encoding)) => encoding,
         Some(None) => {
             let name = params.encoding.unwrap_or_default();
@@ -67,7 +69,7 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         ("list", _) => list(sandbox, path).await,
         ("exists", _) => match sandbox.stat(path).await {
             Ok(_) => Ok(Outcome::success("exists")),
-            Err(error) if error.code() == ErrorCode::NOT_FOUND => {
+            Err(error) if is_absent(sandbox, path, &error).await => {
                 Ok(Outcome::success("does not exist"))
             }
             Err(error) => Ok(Outcome::error(error.message())),
@@ -76,18 +78,25 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     }
 }
 
-/// Finds an encoding by the names that Python has for it too.
-fn encoding(name: &str) -> Option<&'static Encoding> {
-    Encoding::for_label(name.as_bytes())
-        .or_else(|| Encoding::for_label(name.replace(['-', '_'], "").as_bytes()))
-        .or_else(|| Encoding::for_label(name.replace('_', "-").as_bytes()))
+/// Returns whether an error says that nothing is there: a file has nothing below it either.
+async fn is_absent(sandbox: &Arc<Sandbox>, path: &str, error: &Error) -> bool {
+    match error.code() {
+        ErrorCode::NOT_FOUND => return true,
+        ErrorCode::FAILED_PRECONDITION => {}
+        _ => return false,
+    }
+    for parent in Path::new(path).ancestors().skip(1) {
+        let Some(parent) = parent.to_str().filter(|parent| !parent.is_empty()) else {
+            continue;
+        };
+        if let Ok(found) = sandbox.stat(parent).await {
+            return matches!(found.kind, FileKind::File | FileKind::Other);
+        }
+    }
+    false
 }
 
-async fn read(
-    sandbox: &Arc<Sandbox>,
-    path: &str,
-    encoding: &'static Encoding,
-) -> Result<Outcome, Error> {
+async fn read(sandbox: &Arc<Sandbox>, path: &str, encoding: Encoding) -> Result<Outcome, Error> {
     let content = Capture::new(LONGEST);
     let request = ReadFile::new(path);
     if let Err(error) = sandbox.read_file(&request, content.sink()).await {
@@ -99,24 +108,23 @@ async fn read(
             "{path} is longer than {LONGEST} bytes: fetch it as an archive, or a part of it with a command"
         )));
     }
-    Ok(Outcome::success(encoding.decode(&bytes).0))
+    Ok(Outcome::success(encoding.decode(&bytes)))
 }
 
 async fn write(
     sandbox: &Arc<Sandbox>,
     path: &str,
     content: &str,
-    encoding: &'static Encoding,
+    encoding: Encoding,
 ) -> Result<Outcome, Error> {
-    let (bytes, _, lossy) = encoding.encode(content);
-    if lossy {
+    let Some(bytes) = encoding.encode(content) else {
         return Ok(Outcome::error(format!(
             "the content has characters that {} has not",
             encoding.name()
         )));
-    }
+    };
     let request = WriteFile::new(path).make_parents(true);
-    let written = sandbox.write_file(&request, ByteSource::from_bytes(bytes.into_owned()));
+    let written = sandbox.write_file(&request, ByteSource::from_bytes(bytes));
     Ok(match written.await {
         Ok(()) => Outcome::success(format!("File written successfully: {path}")),
         Err(error) => Outcome::error(error.message()),
@@ -127,7 +135,9 @@ async fn write(
 async fn delete(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
     let request = RemovePath::new(path).recursive(true);
     match sandbox.remove(&request).await {
-        Err(error) if error.code() != ErrorCode::NOT_FOUND => Ok(Outcome::error(error.message())),
+        Err(error) if !is_absent(sandbox, path, &error).await => {
+            Ok(Outcome::error(error.message()))
+        }
         _ => Ok(Outcome::success(format!("Successfully deleted: {path}"))),
     }
 }
@@ -146,27 +156,4 @@ async fn list(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
         0 => Outcome::success(result.stdout_text()),
         _ => Outcome::error(result.stderr_text()),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn encodings_have_the_names_that_python_gives_them() {
-        for name in [
-            "utf-8",
-            "utf8",
-            "UTF_8",
-            "latin-1",
-            "latin1",
-            "gbk",
-            "shift_jis",
-            "ascii",
-            "cp1252",
-        ] {
-            assert!(encoding(name).is_some(), "{name}");
-        }
-        assert!(encoding("klingon").is_none());
-    }
 }
