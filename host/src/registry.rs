@@ -195,6 +195,11 @@ impl SandboxType {
         self.schema.is_text_at(path)
     }
 
+    /// Hides what a configuration has that nobody is shown.
+    pub(crate) fn hide_secrets(&self, config: &mut Value) {
+        self.schema.hide_secrets(config);
+    }
+
     /// Looks whether sandboxes can be made here and now.
     pub async fn probe(&self) -> Health {
         let probed = async {

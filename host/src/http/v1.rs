@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     App,
@@ -16,13 +16,8 @@ use super::{
 };
 use crate::{
     manager::{DeleteError, Filter},
-    sandbox::SandboxInfo,
+    sandbox::{Sandbox, SandboxInfo},
 };
-
-/// What stands for a value that is nobody's business.
-const SECRET: &str = "***";
-/// What sandbox types call the variables of their commands.
-const ENVIRONMENTS: [&str; 2] = ["env_vars", "env"];
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -30,14 +25,9 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/v1/sandboxes/{id}", get(info).delete(delete))
 }
 
-/// Hides what a sandbox's environment holds.
-pub(super) fn without_secrets(mut info: SandboxInfo) -> SandboxInfo {
-    for name in ENVIRONMENTS {
-        let variables = info.config.get_mut(name).and_then(Value::as_object_mut);
-        for (_, value) in variables.into_iter().flatten() {
-            *value = json!(SECRET);
-        }
-    }
+/// Hides what a sandbox was given that nobody is shown.
+pub(super) fn without_secrets(sandbox: &Sandbox, mut info: SandboxInfo) -> SandboxInfo {
+    sandbox.sandbox_type().hide_secrets(&mut info.config);
     info
 }
 
@@ -70,13 +60,14 @@ async fn list(
     let found = app.host.manager().find(&filter);
     let found = found
         .iter()
-        .map(|sandbox| without_secrets(sandbox.summary()));
+        .map(|sandbox| without_secrets(sandbox, sandbox.summary()));
     Ok(Json(json!({ "sandboxes": found.collect::<Vec<_>>() })).into_response())
 }
 
 async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
     let sandbox = app.host.manager().get(&id).ok_or_else(|| not_found(&id))?;
-    Ok(Json(without_secrets(sandbox.info().await)).into_response())
+    let info = without_secrets(&sandbox, sandbox.info().await);
+    Ok(Json(info).into_response())
 }
 
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult<Response> {

@@ -51,6 +51,7 @@ pub(crate) struct Config {
     #[schemars(regex(pattern = "^/"))]
     pub(crate) working_dir: String,
     /// The sandbox's environment variables, on top of the image's.
+    #[schemars(extend("writeOnly" = true))]
     pub(crate) env_vars: BTreeMap<String, String>,
     /// Who commands run as: a name, a uid or `uid:gid`; the image's user without it.
     pub(crate) user: Option<String>,

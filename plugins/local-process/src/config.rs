@@ -17,6 +17,7 @@ pub(crate) struct Config {
     /// it the sandbox gets a fresh directory, which goes with it.
     pub(crate) working_dir: Option<PathBuf>,
     /// The sandbox's environment variables, on top of PATH, HOME, PWD, TMPDIR and LANG.
+    #[schemars(extend("writeOnly" = true))]
     pub(crate) env: BTreeMap<String, String>,
     /// The names of variables to take over from the host's environment.
     pub(crate) inherit_env: Vec<String>,

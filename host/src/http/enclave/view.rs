@@ -31,7 +31,7 @@ fn type_name(sandbox: &Sandbox) -> String {
 }
 
 pub(super) fn info(sandbox: &Arc<Sandbox>) -> Value {
-    let info = without_secrets(sandbox.summary());
+    let info = without_secrets(sandbox, sandbox.summary());
     let mut config = without_meaning();
     config.insert("tools_config".into(), json!({}));
     let own = info.config.as_object().into_iter().flatten();
