@@ -99,7 +99,7 @@ fn every_mistake_has_its_status_and_a_text_that_helps() {
             execute,
             Some(json!({ "sandbox_id": 7, "tool_name": "x" })),
             422,
-            "expected a string",
+            "valid string",
         ),
         (
             "POST",
@@ -200,6 +200,50 @@ fn every_mistake_has_its_status_and_a_text_that_helps() {
         read_to_end(stream);
     }
     assert_eq!(served.get("/health").status, 200);
+    served.end();
+}
+
+#[test]
+fn no_mistake_is_answered_with_a_secret() {
+    let home = Home::new("");
+    let served = home.serve();
+    let create = "/sandbox/create?sandbox_type=local_process";
+    let execute = "/sandbox/tool/execute";
+    for (path, body, status, says) in [
+        (
+            create,
+            json!({ "env": { "TOKEN": ["hunter2"] } }),
+            400,
+            "env.TOKEN",
+        ),
+        (create, json!({ "env": "hunter2" }), 400, "`env`"),
+        (
+            execute,
+            json!({ "tool_name": SHELL, "parameters": { "command": "hunter2" } }),
+            422,
+            "sandbox_id",
+        ),
+        (
+            execute,
+            json!({ "sandbox_id": "x", "tool_name": 7, "parameters": { "command": "hunter2" } }),
+            422,
+            "tool_name",
+        ),
+        (
+            execute,
+            json!({ "sandbox_id": "x", "tool_name": SHELL, "parameters": "hunter2" }),
+            422,
+            "parameters",
+        ),
+        (execute, json!(["hunter2"]), 422, "sandbox_id"),
+    ] {
+        let answer = served.post(path, body.clone());
+        let said = answer.body["detail"].to_string();
+        assert!(
+            answer.status == status && said.contains(says) && !said.contains("hunter2"),
+            "{path} {body}: {answer:?}"
+        );
+    }
     served.end();
 }
 

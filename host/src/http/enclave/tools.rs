@@ -9,7 +9,6 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
@@ -20,14 +19,6 @@ use super::{
     named, view,
 };
 use crate::{sandbox::Sandbox, tool::ToolError};
-
-#[derive(Deserialize)]
-struct ToolRequest {
-    sandbox_id: String,
-    tool_name: String,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-}
 
 pub(super) async fn list(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
     let sandbox = named(app.host.manager(), &id)?;
@@ -40,20 +31,19 @@ pub(super) async fn execute(
     body: Body,
 ) -> ApiResult {
     let document = body::json(&headers, body, app.json_bounds()).await?;
-    let document = document.ok_or_else(|| ApiError::missing(&["body"], Value::Null))?;
-    for field in ["sandbox_id", "tool_name"] {
-        if document.get(field).is_none() {
-            return Err(ApiError::missing(&["body", field], document));
-        }
-    }
-    let request: ToolRequest = serde_json::from_value(document.clone()).map_err(|error| {
-        ApiError::invalid("value_error", &["body"], &error.to_string(), document)
-    })?;
-    let sandbox = named(app.host.manager(), &request.sandbox_id)?;
+    let mut document = document.ok_or_else(|| ApiError::missing(&["body"], Value::Null))?;
+    let id = text(&document, "sandbox_id")?.to_owned();
+    let tool = text(&document, "tool_name")?.to_owned();
+    let parameters = match document.get_mut("parameters").map(Value::take) {
+        None => Map::new(),
+        Some(Value::Object(parameters)) => parameters,
+        Some(_) => return Err(wrong("parameters", "dict_type", "dictionary")),
+    };
+    let sandbox = named(app.host.manager(), &id)?;
     if !sandbox.status().takes_calls() {
         return Err(not_active(&sandbox));
     }
-    let result = sandbox.execute_tool(&request.tool_name, request.parameters.into(), None);
+    let result = sandbox.execute_tool(&tool, parameters.into(), None);
     match result.await {
         Ok(result) => Ok(Json(view::result(&result)).into_response()),
         Err(ToolError::Unknown { name, .. } | ToolError::WrongType { name, .. }) => {
@@ -61,6 +51,20 @@ pub(super) async fn execute(
         }
         Err(error) => Err(not_run(&sandbox, error)),
     }
+}
+
+/// Returns a field of a request that must be text.
+fn text<'a>(document: &'a Value, field: &str) -> ApiResult<&'a str> {
+    let value = document.get(field);
+    let value = value.ok_or_else(|| ApiError::missing(&["body", field], Value::Null))?;
+    let text = value.as_str();
+    text.ok_or_else(|| wrong(field, "string_type", "string"))
+}
+
+/// Says what a field must be; what it is stays out of it, as parameters may be secrets.
+fn wrong(field: &str, kind: &str, expected: &str) -> ApiError {
+    let message = format!("Input should be a valid {expected}");
+    ApiError::invalid(kind, &["body", field], &message, Value::Null)
 }
 
 /// Says that a sandbox takes no calls, in the words of Python's enumeration.
