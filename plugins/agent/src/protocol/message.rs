@@ -35,7 +35,7 @@ pub struct Hello {
 pub struct Setup {
     /// The version of the protocol that it speaks.
     pub protocol: u32,
-    /// The environment of every command.
+    /// The environment of every command. Where it has no `HOME`, each has that of its user.
     pub env: BTreeMap<String, String>,
     /// Where commands run that do not say so; `/` where empty. Relative paths of files start
     /// there, too.

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use boxyard_agent::protocol::Setup;
 use boxyard_plugin_api::{ByteSource, Command, ErrorCode, TerminalSize, WriteFile};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::harness::*;
 
@@ -111,6 +112,52 @@ async fn home_is_the_users_unless_somebody_says_so() {
     let output = agent.run(cleared).await;
     assert!(!output.out().contains("HOME"), "{output:?}");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn home_is_the_agents_users_where_nobody_is_named() {
+    if !is_root("home is the agent's user's") {
+        return;
+    }
+    let passwd = "root:x:0:0::/home/of/root:/bin/sh\nann:x:7:70:Ann:/home/ann:\n";
+    let files = [("/etc/passwd", passwd)];
+    let agent = agent_with_files(&files, setup()).await;
+    let line = "echo \"$HOME\"";
+    assert_eq!(agent.sh(line).await, "/home/of/root\n");
+    let own = Command::shell(line).env("HOME", "/of/the/command");
+    assert_eq!(agent.run(own).await.out(), "/of/the/command\n");
+    assert_eq!(agent.run(as_user("ann", line)).await.out(), "/home/ann\n");
+    let mut cleared = Command::argv(["/usr/bin/env"]).env("ONLY", "1");
+    cleared.clear_env = true;
+    assert_eq!(agent.run(cleared).await.out(), "ONLY=1\n");
+    agent.stop().await;
+    for (user, home) in [(NOBODY, "/nonexistent\n"), (4711, "/\n")] {
+        let agent = agent_as(user, setup()).await;
+        assert_eq!(agent.sh(line).await, home, "{user}");
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_users_that_has_no_end_holds_nothing_up() {
+    if !is_root("a list of users that has no end holds nothing up") {
+        return;
+    }
+    let home = open_directory();
+    let pipe = home.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for list in [&*pipe, Path::new("/dev/zero")] {
+        let mut unshared = std::process::Command::new("unshare");
+        unshared.args(["--mount", "sh", "-ec"]);
+        unshared.arg("mount --bind \"$0\" /etc/passwd; exec \"$@\"");
+        unshared.arg(list);
+        unshared.arg(program_in(home.path()).get_program());
+        let agent = agent_started_by(unshared, setup()).await;
+        assert_eq!(agent.sh("echo \"$HOME\"").await, "/\n", "{list:?}");
+        let named = agent.run(as_user("0:0", "echo \"$HOME\"")).await;
+        assert_eq!(named.out(), "/\n", "{list:?}");
+        agent.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,19 @@
 //! Users and groups, from the sandbox's own files.
 
-use std::fs;
+use std::{fs::File, io::Read};
 
-use rustix::process::{getegid, geteuid};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{getegid, geteuid},
+};
 
 use crate::{
     failure::{Failure, Result},
     sys::Credentials,
 };
+
+/// How much of a list of users or groups is looked at.
+const MAX_LIST: u64 = 4 << 20;
 
 /// A user that a command runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +28,7 @@ pub(crate) struct User {
 ///
 /// There is none of that name, or only another user may become it.
 pub(crate) fn find(text: &str) -> Result<User> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    let (passwd, group) = (list("/etc/passwd"), list("/etc/group"));
     let user = parse(text, &passwd, &group)?;
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let wanted = (user.credentials.uid, user.credentials.gid);
@@ -36,11 +41,35 @@ pub(crate) fn find(text: &str) -> Result<User> {
     Ok(user)
 }
 
+/// Returns the home of the user that a command runs as that names none: the agent's own.
+pub(super) fn own_home() -> String {
+    let passwd = list("/etc/passwd");
+    let uid = geteuid().as_raw();
+    let mut users = passwd.lines().filter_map(Entry::parse);
+    home_of(users.find(|entry| entry.id == uid).as_ref())
+}
+
 /// Returns whom files are given to that are made for `user`; `None` where that is already so.
 pub(crate) fn credentials(user: Option<&str>) -> Result<Option<Credentials>> {
     match user {
         Some(user) if geteuid().is_root() => Ok(Some(find(user)?.credentials)),
         _ => Ok(None),
+    }
+}
+
+/// Reads a list of users or groups, which is empty where there is none.
+///
+/// The sandbox may have put anything in its place: a pipe must not be waited for, and what has no
+/// end not be read to it.
+fn list(path: &str) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut text = String::new();
+    let read = open(path, flags, Mode::empty())
+        .map_err(Into::into)
+        .and_then(|file| File::from(file).take(MAX_LIST).read_to_string(&mut text));
+    match read {
+        Ok(_) => text,
+        Err(_) => String::new(),
     }
 }
 
@@ -90,11 +119,17 @@ fn parse(text: &str, passwd: &str, group: &str) -> Result<User> {
         });
         groups.extend(of_user.map(|group| group.id).filter(|id| *id != gid));
     }
-    let home = entry.and_then(|entry| entry.field(5).map(str::to_owned));
     Ok(User {
         credentials: Credentials { uid, gid, groups },
-        home: home.unwrap_or_else(|| "/".into()),
+        home: home_of(entry.as_ref()),
     })
+}
+
+/// Returns a user's home; `/` is that of who has none.
+fn home_of(entry: Option<&Entry<'_>>) -> String {
+    let home = entry.and_then(|entry| entry.field(5));
+    let home = home.filter(|home| !home.is_empty());
+    home.unwrap_or("/").to_owned()
 }
 
 /// Reads a user's or a group's number. The largest is none: to the system calls it means that
@@ -128,7 +163,7 @@ mod tests {
     use super::*;
 
     const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:7:70:Ann:/home/ann:/bin/sh\n";
+        "root:x:0:0:root:/root:/bin/sh\nbroken\nann:x:7:70:Ann:/home/ann:/bin/sh\nsys:x:3:3:::\n";
     const GROUP: &str = "root:x:0:\nann:x:70:\ndocker:x:8:bob,ann\nstaff:x:9:annie\n";
 
     #[test]
@@ -139,6 +174,7 @@ mod tests {
             ("ann:staff", 7, &[9], "/home/ann"),
             ("ann:123", 7, &[123], "/home/ann"),
             ("0", 0, &[0], "/root"),
+            ("sys", 3, &[3], "/"),
             ("4711", 4711, &[0], "/"),
             ("4711:12", 4711, &[12], "/"),
         ] {
