@@ -2,15 +2,15 @@
 
 mod lent;
 mod spec;
+mod state;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout},
@@ -24,12 +24,11 @@ use crate::{
 
 pub use lent::Lent;
 pub use spec::{PoolSpec, Reuse, TooLarge};
+pub use state::PoolStats;
+use state::State;
 
 /// How long a sandbox may take to answer before it is handed out.
 const HEALTH_CHECK: Duration = Duration::from_secs(1);
-/// How long to wait after a first failure to make a sandbox; then twice as long each time.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How many sandboxes one pool makes at once.
 const AT_ONCE: usize = 32;
 
@@ -76,33 +75,6 @@ pub enum PoolError {
     },
 }
 
-/// What a pool has and what became of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct PoolStats {
-    /// Its name.
-    pub name: String,
-    /// How many sandboxes there are to be.
-    pub size: usize,
-    /// How many wait to be used.
-    pub idle: usize,
-    /// How many are in use.
-    pub in_use: usize,
-    /// How many are being made.
-    pub filling: usize,
-    /// How many callers wait.
-    pub waiting: usize,
-    /// How many were made so far.
-    pub created: u64,
-    /// How often one was handed out.
-    pub lent: u64,
-    /// How many died, did not answer or were too old, and were replaced.
-    pub died: u64,
-    /// How many could not be made.
-    pub failed: u64,
-    /// Why the last that could not be made was not, until one could.
-    pub last_error: Option<String>,
-}
-
 /// A pool of sandboxes. Those that die are replaced as long as it is there.
 pub struct Pool {
     /// Weak: the manager holds its pools.
@@ -113,60 +85,6 @@ pub struct Pool {
     state: Mutex<State>,
     /// Told when nothing is being made any more.
     settled: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    size: usize,
-    idle: VecDeque<Arc<Sandbox>>,
-    in_use: BTreeSet<String>,
-    filling: usize,
-    /// Those that were members and are being deleted.
-    leaving: usize,
-    waiting: VecDeque<oneshot::Sender<Result<Lent, PoolError>>>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    last_error: Option<String>,
-    closed: bool,
-    created: u64,
-    lent: u64,
-    died: u64,
-    failed: u64,
-}
-
-impl State {
-    fn members(&self) -> usize {
-        self.idle.len() + self.in_use.len() + self.filling
-    }
-
-    /// Says why nobody will ever hand in a sandbox, where that is so now.
-    fn cannot_fill(&self) -> Option<String> {
-        // Where one leaves there is room for another.
-        let is_coming = self.filling + self.leaving + self.in_use.len() + self.idle.len() > 0;
-        self.last_error.clone().filter(|_| !is_coming)
-    }
-
-    /// Takes a sandbox out, wherever it is; returns whether it was a member.
-    fn take_out(&mut self, id: &str) -> bool {
-        let before = self.idle.len();
-        self.idle.retain(|sandbox| sandbox.id() != id);
-        self.idle.len() < before || self.in_use.remove(id)
-    }
-
-    /// Notes that a sandbox could not be made, and when to try again.
-    fn not_made(&mut self, error: &CreateError) {
-        self.last_error = Some(error.to_string());
-        self.failed += u64::from(!error.is_temporary());
-        let now = Instant::now();
-        // Those that fail together are one failure.
-        if self.retry_at.is_some_and(|at| at > now) {
-            return;
-        }
-        let doubled = FIRST_RETRY.saturating_mul(1 << self.failures.min(10));
-        self.retry_at = Some(now + doubled.min(LONGEST_RETRY));
-        // There may be room at any time.
-        self.failures += u32::from(!error.is_temporary());
-    }
 }
 
 impl Pool {
@@ -214,20 +132,7 @@ impl Pool {
 
     /// Returns what it has and what became of it.
     pub fn stats(&self) -> PoolStats {
-        let state = self.state();
-        PoolStats {
-            name: self.spec.name.clone(),
-            size: state.size,
-            idle: state.idle.len(),
-            in_use: state.in_use.len(),
-            filling: state.filling,
-            waiting: state.waiting.iter().filter(|it| !it.is_closed()).count(),
-            created: state.created,
-            lent: state.lent,
-            died: state.died,
-            failed: state.failed,
-            last_error: state.last_error.clone(),
-        }
+        self.state().stats(&self.spec.name)
     }
 
     /// Returns the ids of its sandboxes.

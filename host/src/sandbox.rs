@@ -1,5 +1,6 @@
 //! One live sandbox: commands and tools in it, its information.
 
+mod beginning;
 mod end;
 mod events;
 mod facade;
@@ -32,12 +33,13 @@ use crate::{
     tool::{Language, Notebook, Tool, ToolError, ToolResult},
 };
 
+pub(crate) use beginning::{Beginning, Lifetime, Past};
 use end::End;
 pub(crate) use end::clean_up_remains;
 pub use events::Event;
 pub use info::SandboxInfo;
 pub(crate) use journal::Journal;
-pub(crate) use record::{Beginning, Lifetime, Past, Record};
+pub(crate) use record::Record;
 pub use status::{Status, StatusError};
 
 /// How long after a command's own timeout the host ends the call itself.
