@@ -249,9 +249,18 @@ async fn links_of_others_are_not_given_away() {
         ..rooted(&root)
     })
     .await;
-    agent.write("link", "x").await.unwrap();
+    fs::write(root.join("of root"), "").unwrap();
+    std::os::unix::fs::symlink("of root", root.join("link2")).unwrap();
+    for link in ["link", "link2"] {
+        agent.write(link, "x").await.unwrap();
+    }
     let uid = |path: &str| place.path().join(path).symlink_metadata().unwrap().uid();
-    assert_eq!((uid("root/link"), uid("outside")), (4711, 0));
+    for path in ["outside", "root/link", "root/link2", "root/of root"] {
+        assert_eq!(uid(path), 0, "{path}");
+    }
+    // The only one that is new.
+    assert_eq!(uid("root/outside"), 4711);
+    assert_eq!(fs::read(root.join("of root")).unwrap(), b"x");
     agent.stop().await;
 }
 

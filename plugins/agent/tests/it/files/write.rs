@@ -1,9 +1,12 @@
-//! Writing: a file is whole, old or new, whatever happens meanwhile.
+//! Writing: a file is whole, old or new, whatever happens meanwhile, and is the one that is meant.
 
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{FileTypeExt, symlink},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, symlink},
+        net::UnixListener,
+    },
 };
 
 use boxyard_plugin_api::{ByteSource, CallController, ErrorCode, WriteFile, pipe};
@@ -135,7 +138,6 @@ async fn a_replaced_file_keeps_its_owner() {
     std::os::unix::fs::chown(&path, Some(4711), Some(4712)).unwrap();
     agent.write("file", "new").await.unwrap();
     let found = fs::metadata(&path).unwrap();
-    use std::os::unix::fs::MetadataExt;
     assert_eq!((found.uid(), found.gid()), (4711, 4712));
     agent.stop().await;
 }
@@ -167,16 +169,22 @@ async fn parents_are_made_where_that_is_asked_and_only_there() {
 }
 
 #[tokio::test]
-async fn only_a_file_or_a_link_is_replaced() {
+async fn only_a_file_is_written() {
     let (agent, root) = in_root().await;
     let root = root.path();
     fs::create_dir(root.join("directory")).unwrap();
     make_pipe(root.join("pipe"));
-    fs::write(root.join("target"), "kept").unwrap();
-    symlink("target", root.join("link")).unwrap();
+    symlink("pipe", root.join("to pipe")).unwrap();
+    symlink("..", root.join("to directory")).unwrap();
+    symlink("to itself", root.join("to itself")).unwrap();
+    let _socket = UnixListener::bind(root.join("socket")).unwrap();
     for (path, expected) in [
         ("directory", ErrorCode::FAILED_PRECONDITION),
         ("pipe", ErrorCode::FAILED_PRECONDITION),
+        ("socket", ErrorCode::FAILED_PRECONDITION),
+        ("to pipe", ErrorCode::FAILED_PRECONDITION),
+        ("to directory", ErrorCode::FAILED_PRECONDITION),
+        ("to itself", ErrorCode::FAILED_PRECONDITION),
         ("", ErrorCode::INVALID_ARGUMENT),
         ("/", ErrorCode::INVALID_ARGUMENT),
         (".", ErrorCode::INVALID_ARGUMENT),
@@ -188,13 +196,192 @@ async fn only_a_file_or_a_link_is_replaced() {
     }
     let pipe = fs::symlink_metadata(root.join("pipe")).unwrap();
     assert!(pipe.file_type().is_fifo());
-    agent.write("link", "new").await.unwrap();
-    assert!(root.join("link").symlink_metadata().unwrap().is_file());
-    assert_eq!(fs::read(root.join("target")).unwrap(), b"kept");
-    let names = ["directory", "link", "pipe", "target"].map(String::from);
-    assert_eq!(names_in(root), BTreeSet::from(names));
+    let names = [
+        "directory",
+        "pipe",
+        "socket",
+        "to directory",
+        "to itself",
+        "to pipe",
+    ];
+    assert_eq!(names_in(root), names.map(String::from).into());
     // The last name that a file system takes is taken, whatever is beside it meanwhile.
     agent.write(&"x".repeat(255), "x").await.unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_is_written_through() {
+    let (agent, root) = in_root().await;
+    let root = root.path();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::write(root.join("a/file"), "old").unwrap();
+    set_mode(root.join("a/file"), 0o640);
+    let own_path = root.join("a/file");
+    let links = [
+        ("link", "a/file"),
+        ("absolute", "/a/file"),
+        ("own path", own_path.to_str().unwrap()),
+        ("a/b/up", "../file"),
+        ("above", "../../a/file"),
+        ("first", "directory/up"),
+        ("directory", "a/b"),
+    ];
+    for (link, target) in links {
+        symlink(target, root.join(link)).unwrap();
+    }
+    for (link, target) in links.iter().take(6) {
+        let inode = fs::metadata(root.join("a/file")).unwrap().ino();
+        agent.write(link, *link).await.unwrap();
+        let metadata = fs::metadata(root.join("a/file")).unwrap();
+        assert_eq!(fs::read(root.join("a/file")).unwrap(), link.as_bytes());
+        assert_eq!(mode_of(root.join("a/file")), 0o640, "{link}");
+        // Where it is, it is replaced.
+        assert_ne!(metadata.ino(), inode, "{link}");
+        let kept = fs::read_link(root.join(link)).unwrap();
+        assert_eq!(kept.to_str(), Some(*target));
+    }
+    for (link, target, made) in [
+        ("new", "a/new", Some("a/new")),
+        // Above the root is the root.
+        ("outer", "../../outside", Some("outside")),
+        ("nowhere", "no/such/directory", None),
+    ] {
+        symlink(target, root.join(link)).unwrap();
+        let request = WriteFile::new(link).mode(0o600);
+        let source = ByteSource::from_bytes("x");
+        let written = agent.write_from(&request, source).await;
+        match made {
+            None => assert_eq!(code(written), ErrorCode::NOT_FOUND, "{link}"),
+            Some(made) => {
+                written.unwrap();
+                assert_eq!(fs::read(root.join(made)).unwrap(), b"x", "{link}");
+                assert_eq!(mode_of(root.join(made)), 0o600, "{link}");
+            }
+        }
+        assert!(root.join(link).is_symlink(), "{link}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_that_breaks_off_leaves_what_a_link_leads_to_and_a_file_of_two_names() {
+    let (agent, root) = in_root().await;
+    let root = root.path();
+    fs::write(root.join("file"), "old").unwrap();
+    fs::write(root.join("one"), "old").unwrap();
+    fs::hard_link(root.join("one"), root.join("two")).unwrap();
+    symlink("file", root.join("link")).unwrap();
+    let names = names_in(root);
+    for name in ["link", "one"] {
+        let (sink, source) = pipe();
+        let request = new_file(name);
+        let breaking = async {
+            sink.write(vec![b'x'; PAST_ALL_BUFFERS]).await.unwrap();
+            drop(sink);
+        };
+        let (written, ()) = tokio::join!(agent.write_from(&request, source), breaking);
+        assert_eq!(code(written), ErrorCode::ABORTED, "{name}");
+    }
+    assert_eq!(names_in(root), names);
+    for name in ["file", "one", "two"] {
+        assert_eq!(fs::read(root.join(name)).unwrap(), b"old", "{name}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_of_two_names_keeps_both() {
+    let (agent, root) = in_root().await;
+    let root = root.path();
+    fs::write(root.join("one"), "what is longer than the new").unwrap();
+    set_mode(root.join("one"), 0o640);
+    fs::hard_link(root.join("one"), root.join("two")).unwrap();
+    symlink("two", root.join("link")).unwrap();
+    for name in ["one", "two", "link"] {
+        agent.write(name, name).await.unwrap();
+        for other in ["one", "two"] {
+            assert_eq!(fs::read(root.join(other)).unwrap(), name.as_bytes());
+        }
+        let metadata = fs::metadata(root.join("one")).unwrap();
+        assert_eq!((metadata.nlink(), mode_of(root.join("one"))), (2, 0o640));
+    }
+    let names = ["link", "one", "two"].map(String::from);
+    assert_eq!(names_in(root), names.into());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_mounted_is_written_where_it_is() {
+    if !is_root("a file that is mounted is written where it is") {
+        return;
+    }
+    let (agent, root) = in_root().await;
+    let place = open_directory();
+    let outer = place.path().join("outer");
+    fs::write(&outer, "old").unwrap();
+    let disk = Mount::tmpfs(root.path().join("disk"), "size=1m");
+    let _file = Mount::file(&outer, disk.0.join("file"));
+    agent.write("disk/file", "new").await.unwrap();
+    assert_eq!(fs::read(&outer).unwrap(), b"new");
+    // Also where nothing can be made beside it.
+    disk.make_read_only();
+    agent.write("disk/file", "newer").await.unwrap();
+    assert_eq!(fs::read(&outer).unwrap(), b"newer");
+    assert_eq!(names_in(&disk.0), BTreeSet::from(["file".into()]));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_file_in_a_directory_of_another_is_written_where_it_is() {
+    if !is_root("a file in a directory of another is written where it is") {
+        return;
+    }
+    let place = open_directory();
+    let place = place.path();
+    for (directory, mode) in [("closed", 0o755), ("sticky", 0o1777)] {
+        fs::create_dir(place.join(directory)).unwrap();
+        set_mode(place.join(directory), mode);
+        for (name, mode) in [("open", 0o666), ("read-only", 0o644)] {
+            fs::write(place.join(directory).join(name), "old").unwrap();
+            set_mode(place.join(directory).join(name), mode);
+        }
+    }
+    let agent = agent_as(NOBODY, rooted(place)).await;
+    for directory in ["closed", "sticky"] {
+        let path = |name: &str| format!("{directory}/{name}");
+        agent.write(&path("open"), "new").await.unwrap();
+        let refused = agent.write(&path("read-only"), "new").await;
+        assert_eq!(code(refused), ErrorCode::PERMISSION_DENIED, "{directory}");
+        assert_eq!(agent.read(&path("open")).await.unwrap(), b"new");
+        assert_eq!(agent.read(&path("read-only")).await.unwrap(), b"old");
+        assert_eq!(names_in(place.join(directory)).len(), 2, "{directory}");
+    }
+    let closed = agent.write("closed/new", "new").await;
+    assert_eq!(code(closed), ErrorCode::PERMISSION_DENIED);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_processes_have_open_is_not_replaced() {
+    let place = open_directory();
+    let stdout = place.path().join("stdout");
+    symlink("/proc/self/fd/1", &stdout).unwrap();
+    let agent = agent(setup()).await;
+    for path in [
+        stdout.to_str().unwrap(),
+        "/proc/self/fd/1",
+        "/proc/self/exe",
+        "/dev/null",
+    ] {
+        let refused = agent.write(path, "x").await;
+        assert_eq!(code(refused), ErrorCode::FAILED_PRECONDITION, "{path}");
+    }
+    assert!(stdout.is_symlink());
+    assert_eq!(
+        agent.sh(&format!("echo on > {}", stdout.display())).await,
+        "on\n"
+    );
     agent.stop().await;
 }
 

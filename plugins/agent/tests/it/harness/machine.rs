@@ -24,6 +24,13 @@ impl Mount {
         Self(on)
     }
 
+    /// Mounts a file on one that it makes; only root can.
+    pub(crate) fn file(file: &Path, on: PathBuf) -> Self {
+        fs::write(&on, "").unwrap();
+        run_on_host("mount", &["--bind", file.to_str().unwrap()], &on);
+        Self(on)
+    }
+
     /// Makes it read-only.
     pub(crate) fn make_read_only(&self) {
         run_on_host("mount", &["-o", "remount,ro"], &self.0);

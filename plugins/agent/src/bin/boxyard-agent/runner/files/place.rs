@@ -11,7 +11,10 @@ use std::{
 
 use boxyard_agent::protocol::Setup;
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, open, openat, openat2},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, Uid,
+        chownat, fstatfs, open, openat, openat2, readlinkat, statat,
+    },
     io::Errno,
 };
 
@@ -23,6 +26,8 @@ use crate::{
 
 /// How often a path is tried again that changed while it was followed.
 const TRIES: usize = 16;
+/// How many links a path may end with, one leading to the next; the kernel's own limit.
+const MAX_LINKS: usize = 40;
 
 /// The sandbox's file system as its paths see it.
 #[derive(Debug)]
@@ -39,6 +44,15 @@ pub(super) struct Places {
 pub(super) struct Place {
     pub(super) directory: OwnedFd,
     pub(super) name: CString,
+}
+
+/// What a path leads to, be something there or not; it is no link.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) place: Place,
+    pub(super) found: Option<Stat>,
+    /// Whether the path ended with a link.
+    pub(super) by_link: bool,
 }
 
 impl Places {
@@ -92,28 +106,77 @@ impl Places {
 
     /// Returns the directory and the name that a path ends with; the name is not followed.
     pub(super) fn place(&self, path: &str) -> Result<Place> {
+        let place = self.place_of(Path::new(path));
+        place.map_err(|errno| failure(errno, path))?.ok_or_else(|| {
+            Failure::invalid_argument(format_args!(
+                "`{path}` does not end with the name of a file"
+            ))
+        })
+    }
+
+    /// Returns the same; `None` where the path does not end with a name.
+    fn place_of(&self, path: &Path) -> Result<Option<Place>, Errno> {
         let ends_with_name = |path: &Path| {
             let last = path.components().next_back();
             matches!(last, Some(Component::Normal(_)))
         };
         // The root has no name, however it is spelt.
-        let inner = self.inner(Path::new(path));
-        let is_name = ends_with_name(Path::new(path)) && ends_with_name(&inner);
+        let inner = self.inner(path);
+        let is_name = ends_with_name(path) && ends_with_name(&inner);
         let Some(name) = inner.file_name().filter(|_| is_name) else {
-            return Err(Failure::invalid_argument(format_args!(
-                "`{path}` does not end with the name of a file"
-            )));
+            return Ok(None);
         };
-        let parent = Path::new(path).parent().map(Path::as_os_str);
+        let parent = path.parent().map(Path::as_os_str);
         let parent = parent.filter(|parent| !parent.is_empty());
         let parent = parent.unwrap_or(OsStr::new("."));
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let directory = self
-            .open_path(Path::new(parent), flags, Mode::empty())
-            .map_err(|errno| failure(errno, path))?;
-        let name = CString::new(name.as_bytes())
-            .map_err(|_| Failure::invalid_argument("the path has a NUL byte"))?;
-        Ok(Place { directory, name })
+        let directory = self.open_path(Path::new(parent), flags, Mode::empty())?;
+        let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+        Ok(Some(Place { directory, name }))
+    }
+
+    /// Returns where a path leads: the links that it ends with are followed, each from its own
+    /// directory, to the name that a new file would get where nothing is there.
+    ///
+    /// Only names are put together here. Every directory is opened within the root, whatever the
+    /// links say and however they change meanwhile.
+    pub(super) fn target(&self, path: &str) -> Result<Target> {
+        let mut place = self.place(path)?;
+        let mut followed = PathBuf::from(path);
+        let at = |errno| failure(errno, path);
+        for links in 0..=MAX_LINKS {
+            let found = match statat(&place.directory, &*place.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) => Some(found),
+                Err(Errno::NOENT) => None,
+                Err(errno) => return Err(at(errno)),
+            };
+            let kind = found.map(|found| FileType::from_raw_mode(found.st_mode));
+            if kind != Some(FileType::Symlink) {
+                return Ok(Target {
+                    place,
+                    found,
+                    by_link: links > 0,
+                });
+            }
+            if fstatfs(&place.directory).map_err(at)?.f_type == PROC_SUPER_MAGIC {
+                return Err(Failure::failed_precondition(format_args!(
+                    "`{path}` leads to what a process has open, which is another for each process"
+                )));
+            }
+            // One that is gone meanwhile is looked at again.
+            match readlinkat(&place.directory, &*place.name, Vec::new()) {
+                Ok(link) => {
+                    followed.pop();
+                    followed.push(OsStr::from_bytes(link.as_bytes()));
+                }
+                Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(at(errno)),
+            }
+            // What has no name is a directory, as `..` is.
+            let next = self.place_of(&followed).map_err(at)?;
+            place = next.ok_or_else(|| at(Errno::ISDIR))?;
+        }
+        Err(at(Errno::LOOP))
     }
 
     /// Gives a new file to whom the sandbox's commands run as. It is one that is open, for what
@@ -207,6 +270,23 @@ mod tests {
         }
         for path in ["..", ".", "/", "inner/.."] {
             assert!(places.place(path).is_err(), "{path}");
+        }
+        for path in ["away", "far", "root"] {
+            let link = match path {
+                "away" => Path::new("../secret"),
+                "far" => Path::new("/../../secret"),
+                _ => &root.join("secret"),
+            };
+            symlink(link, root.join(path)).unwrap();
+            let target = places.target(path).unwrap();
+            let directory = fstat(&target.place.directory).unwrap().st_ino;
+            assert_eq!(directory, fstat(open(".").unwrap()).unwrap().st_ino);
+            assert_eq!(target.place.name.to_bytes(), b"secret");
+            assert!(target.found.is_none(), "{path}");
+        }
+        symlink(outside.path().join("secret"), root.join("host")).unwrap();
+        for path in ["host", "up", "out", "magic"] {
+            assert!(places.target(path).is_err(), "{path}");
         }
         let place = places.place("up/../new").unwrap();
         assert_eq!(place.name.to_bytes(), b"new");

@@ -1,10 +1,20 @@
-//! Writing a file whole or not at all.
+//! Writing a file, whole or not at all where that can be.
+//!
+//! What is written goes where a shell's `> path` goes: the links that a path ends with are followed.
+//! A file of one name is replaced by a new one. One of several names, one that something is mounted
+//! on and one that none can be made beside stay what they are and get the new content in place,
+//! which a reader may see half done and a full disk breaks off.
 
-use std::{ffi::CString, fs::File, io, os::fd::AsFd};
+use std::{
+    ffi::CString,
+    fs::File,
+    io::{self, Read, Seek},
+    os::fd::AsFd,
+};
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, openat, renameat, statat,
+        AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, openat, renameat,
         unlinkat,
     },
     io::Errno,
@@ -14,7 +24,7 @@ use serde_json::Value;
 
 use super::{
     Streams, make_directories, parent_of,
-    place::{Place, Places},
+    place::{Place, Places, Target},
 };
 use crate::{
     failure::{Failure, Result},
@@ -34,44 +44,84 @@ pub(super) fn write_file(
     if request.make_parents && !parent.is_empty() {
         make_directories(places, parent, 0o755)?;
     }
-    let place = places.place(path)?;
-    let at = |failure: Failure| failure.context(format_args!("`{path}`"));
-    let replaced = replaced(&place).map_err(at)?;
-    let new = NewFile::create(&place).map_err(|errno| at(errno.into()))?;
-    let mut content = File::from(streams.input.try_clone()?);
-    io::copy(&mut content, &mut &new.file).map_err(|error| at(error.into()))?;
-    streams.complete().map_err(at)?;
-    let mode = match &replaced {
-        Some(old) => {
-            keep_owner(&new, old);
-            old.st_mode
-        }
-        None => request.mode.unwrap_or(DEFAULT_MODE),
-    };
-    places
-        .give(new.file.as_fd())
-        .map_err(|errno| at(errno.into()))?;
-    let mode = Mode::from_raw_mode(mode & 0o7777);
-    fchmod(&new.file, mode).map_err(|errno| at(errno.into()))?;
-    new.put(&place).map_err(|errno| at(errno.into()))?;
+    let target = places.target(path)?;
+    write(places, &target, request.mode, &streams)
+        .map_err(|failure| failure.context(format_args!("`{path}`")))?;
     Ok(Value::Null)
 }
 
-/// Looks at the file that is to be replaced; a link is replaced as if nothing were there.
-fn replaced(place: &Place) -> Result<Option<Stat>> {
-    let found = match statat(&place.directory, &*place.name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(None),
+fn write(places: &Places, target: &Target, mode: Option<u32>, streams: &Streams<'_>) -> Result<()> {
+    let Target { place, found, .. } = target;
+    if let Some(found) = found {
+        takes_content(found)?;
+    }
+    let mut content = File::from(streams.input.try_clone()?);
+    let mut new = match NewFile::create(place) {
+        Ok(new) => new,
+        Err(errno) if found.is_some() && is_refusal(errno) => {
+            overwrite(place, &mut content)?;
+            return streams.complete();
+        }
         Err(errno) => return Err(errno.into()),
     };
+    io::copy(&mut content, &mut new.file)?;
+    // From here on nothing but the file system itself breaks it off.
+    streams.complete()?;
+    let Some(old) = found else {
+        places.give(new.file.as_fd())?;
+        return Ok(new.put(mode.unwrap_or(DEFAULT_MODE))?);
+    };
+    if old.st_nlink == 1 {
+        keep_owner(&new, old);
+        // Who made a link need not have been allowed to have what it leads to.
+        if !target.by_link {
+            places.give(new.file.as_fd())?;
+        }
+        match new.put(old.st_mode) {
+            Err(errno) if is_refusal(errno) => {}
+            put => return Ok(put?),
+        }
+    }
+    new.file.rewind()?;
+    overwrite(place, &mut new.file)
+}
+
+/// Refuses what is no file.
+fn takes_content(found: &Stat) -> Result<()> {
     match FileType::from_raw_mode(found.st_mode) {
-        FileType::RegularFile => Ok(Some(found)),
-        FileType::Symlink => Ok(None),
+        FileType::RegularFile => Ok(()),
         FileType::Directory => Err(Errno::ISDIR.into()),
         _ => Err(Failure::failed_precondition(
-            "it is a device, a pipe or a socket, which is not replaced by a file",
+            "it is a device, a pipe or a socket, which is not written as a file is",
         )),
     }
+}
+
+/// Returns whether a directory is closed to a new file that may still be open to its old one: it
+/// is read-only or another's, or something is mounted on the file.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::BUSY | Errno::ROFS | Errno::ACCESS | Errno::PERM
+    )
+}
+
+/// Gives a file new content in place.
+fn overwrite(place: &Place, content: &mut impl Read) -> Result<()> {
+    // Whatever is there by now: a link is not followed, a pipe not waited for, and nothing is
+    // changed that was not looked at.
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = flags | OFlags::CLOEXEC;
+    let mut file = File::from(openat(
+        &place.directory,
+        &*place.name,
+        flags,
+        Mode::empty(),
+    )?);
+    takes_content(&fstat(&file)?)?;
+    file.set_len(0)?;
+    io::copy(content, &mut file)?;
+    Ok(())
 }
 
 /// Gives the new file to whom the old one belongs, as if it had been written in place.
@@ -90,7 +140,7 @@ struct NewFile<'a> {
 
 impl<'a> NewFile<'a> {
     fn create(place: &'a Place) -> Result<Self, Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         for number in 0_u32.. {
             let name = format!(".boxyard-{}-{number}", getpid().as_raw_pid());
@@ -110,13 +160,11 @@ impl<'a> NewFile<'a> {
         Err(Errno::EXIST)
     }
 
-    fn put(self, place: &Place) -> Result<(), Errno> {
-        renameat(
-            &place.directory,
-            &*self.name,
-            &place.directory,
-            &*place.name,
-        )
+    /// Puts it where it is to be, with its permission bits, which are past the umask.
+    fn put(&self, mode: u32) -> Result<(), Errno> {
+        let Place { directory, name } = self.place;
+        fchmod(&self.file, Mode::from_raw_mode(mode & 0o7777))?;
+        renameat(directory, &*self.name, directory, &**name)
     }
 }
 
