@@ -115,6 +115,7 @@ impl Sandbox {
     /// Returns what the host knows of it, without asking its backend.
     pub fn summary(&self) -> SandboxInfo {
         let mut info = self.record.info();
+        self.sandbox_type.hide_secrets(&mut info.config);
         info.plugin = self.sandbox_type.plugin().into();
         info.isolation = self.sandbox_type.isolation();
         info.available_tools = self.tool_names();

@@ -44,6 +44,9 @@ impl ReadFile {
 }
 
 /// Writes a file from a source; a reader sees the old file or the new, never a part.
+///
+/// Links that the path ends with are followed. A file of several names, or one that something is
+/// mounted on, may be written in place: then a reader may see a part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WriteFile {

@@ -14,21 +14,12 @@ use super::{
     App,
     error::{ApiError, ApiResult},
 };
-use crate::{
-    manager::{DeleteError, Filter},
-    sandbox::{Sandbox, SandboxInfo},
-};
+use crate::manager::{DeleteError, Filter};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/sandboxes", get(list))
         .route("/v1/sandboxes/{id}", get(info).delete(delete))
-}
-
-/// Hides what a sandbox was given that nobody is shown.
-pub(super) fn without_secrets(sandbox: &Sandbox, mut info: SandboxInfo) -> SandboxInfo {
-    sandbox.sandbox_type().hide_secrets(&mut info.config);
-    info
 }
 
 async fn list(
@@ -58,16 +49,13 @@ async fn list(
         };
     }
     let found = app.host.manager().find(&filter);
-    let found = found
-        .iter()
-        .map(|sandbox| without_secrets(sandbox, sandbox.summary()));
+    let found = found.iter().map(|sandbox| sandbox.summary());
     Ok(Json(json!({ "sandboxes": found.collect::<Vec<_>>() })).into_response())
 }
 
 async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
     let sandbox = app.host.manager().get(&id).ok_or_else(|| not_found(&id))?;
-    let info = without_secrets(&sandbox, sandbox.info().await);
-    Ok(Json(info).into_response())
+    Ok(Json(sandbox.info().await).into_response())
 }
 
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult<Response> {

@@ -33,7 +33,7 @@ pub struct SandboxInfo {
     /// When its status or its metadata changed last.
     #[serde(serialize_with = "timestamp")]
     pub updated_at: SystemTime,
-    /// Its configuration, defaults filled in.
+    /// Its configuration, defaults filled in and secrets hidden.
     pub config: Value,
     /// What host and backend noted; `error` says what went wrong.
     pub metadata: BTreeMap<String, Value>,

@@ -184,11 +184,11 @@ impl Config {
                     format_args!("{name:?}"),
                 ));
             }
-            if value.contains('\0') {
+            if let Some(nul) = value.find('\0') {
                 return Err(wrong(
                     format_args!("env_vars.{name}"),
                     "a value without NUL bytes",
-                    format_args!("{value:?}"),
+                    format_args!("one at byte {nul}"),
                 ));
             }
         }

@@ -44,9 +44,14 @@ pub(super) fn request(
     let config = match document {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(config)) => config,
-        Some(other) => {
+        Some(_) => {
             let message = "Input should be a valid dictionary";
-            return Err(ApiError::invalid("dict_type", &["body"], message, other));
+            return Err(ApiError::invalid(
+                "dict_type",
+                &["body"],
+                message,
+                Value::Null,
+            ));
         }
     };
     let asked = canonical_type_name(given_type);

@@ -142,9 +142,14 @@ pub(super) async fn execute(
     let parameters = match body::json(&headers, body, app.json_bounds()).await? {
         None => return Err(ApiError::missing(&["body"], Value::Null)),
         Some(Value::Object(parameters)) => parameters,
-        Some(other) => {
+        Some(_) => {
             let message = "Input should be a valid dictionary";
-            return Err(ApiError::invalid("dict_type", &["body"], message, other));
+            return Err(ApiError::invalid(
+                "dict_type",
+                &["body"],
+                message,
+                Value::Null,
+            ));
         }
     };
     let refused = |error: PoolError| match error {

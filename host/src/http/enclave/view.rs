@@ -6,7 +6,7 @@ use jiff::{Zoned, tz::TimeZone};
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{App, v1::without_secrets},
+    super::App,
     config::{ASKED_FOR, without_meaning},
     pool,
 };
@@ -31,7 +31,7 @@ fn type_name(sandbox: &Sandbox) -> String {
 }
 
 pub(super) fn info(sandbox: &Arc<Sandbox>) -> Value {
-    let info = without_secrets(sandbox, sandbox.summary());
+    let info = sandbox.summary();
     let mut config = without_meaning();
     config.insert("tools_config".into(), json!({}));
     let own = info.config.as_object().into_iter().flatten();
