@@ -29,7 +29,7 @@ pub struct HttpConfig {
     pub max_connections: usize,
     /// How many requests may be answered at once; more are told to try again.
     pub max_requests: usize,
-    /// How long the head of a request, and each part of its body, may take to arrive.
+    /// How long the head of a request, and each 64 KiB of its body, may take to arrive.
     #[serde(with = "duration")]
     #[schemars(with = "String")]
     pub read_timeout: Duration,
