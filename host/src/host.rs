@@ -20,8 +20,6 @@ use crate::{
 
 /// How long plugins have to end at least.
 const PLUGINS_END: Duration = Duration::from_secs(1);
-/// No end takes longer.
-const LONGEST_END: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -205,11 +203,10 @@ impl Host {
 
     /// Does [`Host::shutdown`] within what is left of a deadline.
     pub(crate) async fn shutdown_within(&self, deadline: Duration) {
-        let until = Instant::now() + deadline.min(LONGEST_END);
+        let began = Instant::now();
         self.manager.shutdown(deadline).await;
         // There is some time for that, however long the sandboxes took.
-        let left = until.saturating_duration_since(Instant::now());
-        let left = left.max(PLUGINS_END);
+        let left = deadline.saturating_sub(began.elapsed()).max(PLUGINS_END);
         let plugins = Arc::clone(&self.plugins);
         // A panic in there was logged; there is nothing left to do about it.
         let _ = spawn_blocking(move || plugins.shutdown(left)).await;

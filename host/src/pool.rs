@@ -328,6 +328,9 @@ impl Pool {
 
     /// Tells those who wait that nothing will come, where that is so.
     fn turn_away(&self, state: &mut State) {
+        if state.waiting.is_empty() {
+            return;
+        }
         let name = self.spec.name.clone();
         let error = match state.cannot_fill() {
             _ if state.size == 0 => PoolError::Empty { name },
@@ -349,9 +352,8 @@ impl Pool {
             let lent = self.lend(state, Arc::clone(&sandbox));
             match waiter.send(Ok(lent)) {
                 Ok(()) => return,
-                // It gave up just now: the next one gets it.
+                // It gave up just now: the next one gets it, and from this one it does not come back.
                 Err(Ok(mut lent)) => {
-                    // Nobody has it: it does not come back.
                     drop(lent.take());
                     state.in_use.remove(sandbox.id());
                 }

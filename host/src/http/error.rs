@@ -49,6 +49,18 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, json!([problem]))
     }
 
+    /// Something in a request that must be of another type. What it is stays out of the answer: it may
+    /// be a secret.
+    pub(super) fn wrong_type(kind: &str, at: &[&str], expected: &str) -> Self {
+        let message = format!("Input should be a valid {expected}");
+        Self::invalid(kind, at, &message, Value::Null)
+    }
+
+    /// Something in a request that must be an object, and is none.
+    pub(super) fn no_object(at: &[&str]) -> Self {
+        Self::wrong_type("dict_type", at, "dictionary")
+    }
+
     /// Something that is missing in a request.
     pub(super) fn missing(at: &[&str], input: Value) -> Self {
         Self::invalid("missing", at, "Field required", input)

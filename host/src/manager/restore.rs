@@ -167,7 +167,7 @@ impl Manager {
                         let why = format!(
                             "the host is gone that it was made by, and it could not be recovered: {error}"
                         );
-                        if is_of_the_moment(&error) {
+                        if is_out_of_reach(&error) {
                             sandbox.resume_unreached(&why);
                         } else {
                             sandbox.resume_failed(&why);
@@ -206,7 +206,7 @@ impl Manager {
     }
 }
 
-/// Whether the same may be answered otherwise later.
-fn is_of_the_moment(error: &Error) -> bool {
+/// Whether a backend could not look, so that a later host may find what this one does not.
+fn is_out_of_reach(error: &Error) -> bool {
     [ErrorCode::UNAVAILABLE, ErrorCode::DEADLINE_EXCEEDED].contains(&error.code())
 }

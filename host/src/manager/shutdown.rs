@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-
 use tokio::time::timeout;
 
 use super::{DeleteError, Manager};

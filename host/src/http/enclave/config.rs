@@ -44,15 +44,7 @@ pub(super) fn request(
     let config = match document {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(config)) => config,
-        Some(_) => {
-            let message = "Input should be a valid dictionary";
-            return Err(ApiError::invalid(
-                "dict_type",
-                &["body"],
-                message,
-                Value::Null,
-            ));
-        }
+        Some(_) => return Err(ApiError::no_object(&["body"])),
     };
     let asked = canonical_type_name(given_type);
     let is_notebook = asked == NOTEBOOK;

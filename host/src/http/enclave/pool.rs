@@ -142,15 +142,7 @@ pub(super) async fn execute(
     let parameters = match body::json(&headers, body, app.json_bounds()).await? {
         None => return Err(ApiError::missing(&["body"], Value::Null)),
         Some(Value::Object(parameters)) => parameters,
-        Some(_) => {
-            let message = "Input should be a valid dictionary";
-            return Err(ApiError::invalid(
-                "dict_type",
-                &["body"],
-                message,
-                Value::Null,
-            ));
-        }
+        Some(_) => return Err(ApiError::no_object(&["body"])),
     };
     let refused = |error: PoolError| match error {
         PoolError::Busy { .. } => {

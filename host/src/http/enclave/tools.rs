@@ -37,7 +37,7 @@ pub(super) async fn execute(
     let parameters = match document.get_mut("parameters").map(Value::take) {
         None => Map::new(),
         Some(Value::Object(parameters)) => parameters,
-        Some(_) => return Err(wrong("parameters", "dict_type", "dictionary")),
+        Some(_) => return Err(ApiError::no_object(&["body", "parameters"])),
     };
     let sandbox = named(app.host.manager(), &id)?;
     if !sandbox.status().takes_calls() {
@@ -55,16 +55,11 @@ pub(super) async fn execute(
 
 /// Returns a field of a request that must be text.
 fn text<'a>(document: &'a Value, field: &str) -> ApiResult<&'a str> {
+    let at = &["body", field];
     let value = document.get(field);
-    let value = value.ok_or_else(|| ApiError::missing(&["body", field], Value::Null))?;
+    let value = value.ok_or_else(|| ApiError::missing(at, Value::Null))?;
     let text = value.as_str();
-    text.ok_or_else(|| wrong(field, "string_type", "string"))
-}
-
-/// Says what a field must be; what it is stays out of it, as parameters may be secrets.
-fn wrong(field: &str, kind: &str, expected: &str) -> ApiError {
-    let message = format!("Input should be a valid {expected}");
-    ApiError::invalid(kind, &["body", field], &message, Value::Null)
+    text.ok_or_else(|| ApiError::wrong_type("string_type", at, "string"))
 }
 
 /// Says that a sandbox takes no calls, in the words of Python's enumeration.
