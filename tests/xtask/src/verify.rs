@@ -47,7 +47,9 @@ pub(crate) fn run() -> Result<(), String> {
                 if ms_enclave.is_some() { "0" } else { "1" },
             )
             .env("BOXYARD_MS_ENCLAVE_PYTHON", ms_enclave.unwrap_or_default())
-            .env("BOXYARD_REPEAT", REPEATS),
+            .env("BOXYARD_REPEAT", REPEATS)
+            // What a failed test says is what helps, and stands last so.
+            .env("RUST_BACKTRACE", "0"),
     )?;
     for plugin in ["local_process", "hello"] {
         conformance(plugin, None)?;
