@@ -16,7 +16,8 @@ use crate::{
     meeting::Meetings,
     policy,
     recipe::{Maker, Recipe},
-    sandbox::{self, Beginning, DockerSandbox, Parts},
+    removal,
+    sandbox::{Beginning, DockerSandbox, Parts},
     settings::Settings,
     watch::Watch,
 };
@@ -216,7 +217,7 @@ impl Backend for Docker {
                 swept.kept.push(labels.sandbox);
                 continue;
             }
-            match sandbox::remove(&connection, &id).await {
+            match removal::remove(&connection, &id).await {
                 Ok(()) => swept.removed.push(labels.sandbox),
                 Err(error) => {
                     tracing::warn!(sandbox = labels.sandbox, %error, "an orphan stays");

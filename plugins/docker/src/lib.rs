@@ -11,6 +11,7 @@ mod link;
 mod meeting;
 mod policy;
 mod recipe;
+mod removal;
 mod sandbox;
 mod settings;
 mod stats;

@@ -26,6 +26,9 @@ use crate::{
     meeting::Meeting,
 };
 
+/// How long the engine may take to see that a container ended.
+pub(crate) const ENDED: Duration = Duration::from_secs(15);
+
 /// How long an agent may take to connect once its container was started, and how long a container
 /// may take to start before that: a busy engine starts hundreds one after the other.
 const CONNECT: Duration = Duration::from_secs(10);

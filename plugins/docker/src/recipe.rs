@@ -22,7 +22,8 @@ use crate::{
     link::{self, Line, Transport},
     meeting::Meeting,
     policy::Allowed,
-    sandbox::{self, Parts},
+    removal,
+    sandbox::Parts,
 };
 
 /// What all containers of a plugin are made with.
@@ -159,7 +160,7 @@ impl Recipe {
         parts
             .context
             .event("transport-changed", json!({ "reason": why.message() }));
-        sandbox::remove(&parts.connection, &parts.container).await?;
+        removal::remove(&parts.connection, &parts.container).await?;
         parts.meeting.remove().await?;
         let made = self.make_with(Transport::Attach, parts).await?;
         self.maker.attaches.store(true, Ordering::Relaxed);
