@@ -85,6 +85,8 @@ struct App {
     config: HttpConfig,
     access: RwLock<Arc<Access>>,
     requests: Semaphore,
+    /// How many bytes of documents may still be held.
+    bodies: Arc<Semaphore>,
     began: Instant,
 }
 
@@ -154,6 +156,7 @@ impl Server {
             config: config.clone(),
             access: RwLock::new(Arc::new(Access::new(&config))),
             requests: Semaphore::new(config.max_requests),
+            bodies: Arc::new(Semaphore::new(config.max_held_bytes)),
             began: Instant::now(),
         });
         Ok(Self {

@@ -1,6 +1,6 @@
-//! Bodies of requests: bounded in length and in time.
+//! Bodies of requests: bounded in length, in time, and in what is held of all of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,9 +9,15 @@ use axum::{
 use boxyard_plugin_api::{ByteSink, Chunk, Error};
 use http_body_util::BodyExt;
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout_at},
+};
 
-use super::error::{ApiError, ApiResult};
+use super::{
+    App,
+    error::{ApiError, ApiResult},
+};
 
 /// How much of a body must come within each read timeout, where it does not end: a client that sends a
 /// byte now and then would have its place for years.
@@ -27,19 +33,29 @@ pub(super) struct Bounds {
     pub(super) read_timeout: Duration,
 }
 
-/// Reads a JSON document; `None` where there is no body.
+/// A part of what may be held of all documents; given back when it is dropped.
+#[must_use = "the document is not counted any more once this is dropped"]
+pub(super) struct Held {
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// Reads a JSON document, and counts it for as long as what is returned beside it lives; `None` where
+/// there is no body.
 pub(super) async fn json(
+    app: &App,
     headers: &HeaderMap,
     body: Body,
-    bounds: Bounds,
-) -> ApiResult<Option<Value>> {
+) -> ApiResult<(Option<Value>, Held)> {
     let mut bytes = Vec::new();
-    let mut parts = Parts::new(body, bounds);
+    let mut held = hold(app, 0)?;
+    let mut parts = Parts::new(body, app.json_bounds());
     while let Some(part) = parts.next().await? {
+        held.merge(hold(app, part.len())?);
         bytes.extend_from_slice(&part);
     }
+    let held = Held { _bytes: held };
     if bytes.is_empty() {
-        return Ok(None);
+        return Ok((None, held));
     }
     // A web page cannot send this type to another site without asking first.
     if !is_json(headers) {
@@ -52,7 +68,19 @@ pub(super) async fn json(
         let message = format!("JSON decode error: {error}");
         ApiError::invalid("json_invalid", &["body"], &message, Value::Null)
     })?;
-    Ok(Some(document))
+    Ok((Some(document), held))
+}
+
+fn hold(app: &App, bytes: usize) -> ApiResult<OwnedSemaphorePermit> {
+    let count = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let held = Arc::clone(&app.bodies).try_acquire_many_owned(count);
+    held.map_err(|_| {
+        let message = format!(
+            "the bodies of all requests are longer than {} bytes, and `http.max_held_bytes` allows no more: try again",
+            app.config.max_held_bytes
+        );
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1)
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

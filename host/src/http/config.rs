@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::config::duration;
 
@@ -23,6 +24,9 @@ pub struct HttpConfig {
     pub origins: Vec<String>,
     /// The longest body of a request, in bytes.
     pub max_body_bytes: usize,
+    /// How many bytes of bodies may be held at once, archives apart, which pass through; more are told to
+    /// try again.
+    pub max_held_bytes: usize,
     /// The longest archive, in bytes.
     pub max_archive_bytes: u64,
     /// How many connections there may be; more wait.
@@ -43,6 +47,7 @@ impl Default for HttpConfig {
             hosts: Vec::new(),
             origins: Vec::new(),
             max_body_bytes: 16 * 1024 * 1024,
+            max_held_bytes: 256 * 1024 * 1024,
             max_archive_bytes: 4 * 1024 * 1024 * 1024,
             max_connections: 16 * 1024,
             max_requests: 2048,
@@ -64,6 +69,24 @@ impl HttpConfig {
                     "`http.keys.{name}` is no SHA-256 in hexadecimal: make a key with `boxyard key new`, and put there what it says"
                 ));
             }
+        }
+        for (name, count) in [
+            ("max_connections", self.max_connections),
+            ("max_requests", self.max_requests),
+            ("max_held_bytes", self.max_held_bytes),
+        ] {
+            if !(1..=Semaphore::MAX_PERMITS).contains(&count) {
+                return Err(format!(
+                    "`http.{name}` is {count}: expected 1 to {}",
+                    Semaphore::MAX_PERMITS
+                ));
+            }
+        }
+        if self.max_held_bytes < self.max_body_bytes {
+            return Err(format!(
+                "`http.max_held_bytes` is {}: expected `http.max_body_bytes` at least, which is {}",
+                self.max_held_bytes, self.max_body_bytes
+            ));
         }
         for origin in &self.origins {
             let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {

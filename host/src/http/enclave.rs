@@ -69,7 +69,7 @@ async fn create(
 ) -> ApiResult {
     let given = query.get("sandbox_type");
     let given = given.ok_or_else(|| ApiError::missing(&["query", "sandbox_type"], Value::Null))?;
-    let document = body::json(&headers, body, app.json_bounds()).await?;
+    let (document, _held) = body::json(&app, &headers, body).await?;
     let manager = app.host.manager();
     let (request, ignored) = config::request(manager, given, document)?;
     let sandbox = manager.create(request).await.map_err(not_created)?;

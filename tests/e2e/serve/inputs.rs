@@ -390,6 +390,30 @@ fn more_than_there_is_room_for_are_told_to_try_again() {
 }
 
 #[test]
+fn no_more_of_all_bodies_is_held_than_may_be() {
+    let home = Home::new("[http]\nmax_body_bytes = 4096\nmax_held_bytes = 6000");
+    let served = home.serve();
+    let path = "/sandbox/tool/execute";
+    let long = json!({ "tool_name": "x".repeat(3000) });
+    let mut held = served.connect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4000\r\nConnection: close\r\n\r\n"
+    );
+    held.write_all(head.as_bytes()).unwrap();
+    held.write_all(&[b' '; 3999]).unwrap();
+    wait_until("there is no room for another", || {
+        let answer = served.post(path, long.clone());
+        answer.status == 503 && answer.body["detail"].to_string().contains("max_held_bytes")
+    });
+    held.write_all(b"1").unwrap();
+    read_to_end(held);
+    wait_until("there is room again", || {
+        served.post(path, long.clone()).status == 422
+    });
+    served.end();
+}
+
+#[test]
 fn an_archive_that_is_none_or_too_long_is_refused() {
     let home = Home::new("[http]\nmax_archive_bytes = 10000");
     let served = home.serve();

@@ -48,7 +48,7 @@ pub(super) async fn initialize(
         })?,
     };
     let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
-    let document = body::json(&headers, body, app.json_bounds()).await?;
+    let (document, _held) = body::json(&app, &headers, body).await?;
     let given_type = query.get("sandbox_type").map_or("docker", String::as_str);
     let manager = app.host.manager();
     let (request, _) = config::request(manager, given_type, document)?;
@@ -139,7 +139,8 @@ pub(super) async fn execute(
             (wait, given.clone())
         }
     };
-    let parameters = match body::json(&headers, body, app.json_bounds()).await? {
+    let (document, _held) = body::json(&app, &headers, body).await?;
+    let parameters = match document {
         None => return Err(ApiError::missing(&["body"], Value::Null)),
         Some(Value::Object(parameters)) => parameters,
         Some(_) => return Err(ApiError::no_object(&["body"])),

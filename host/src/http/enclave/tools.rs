@@ -30,7 +30,7 @@ pub(super) async fn execute(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult {
-    let document = body::json(&headers, body, app.json_bounds()).await?;
+    let (document, _held) = body::json(&app, &headers, body).await?;
     let mut document = document.ok_or_else(|| ApiError::missing(&["body"], Value::Null))?;
     let id = text(&document, "sandbox_id")?.to_owned();
     let tool = text(&document, "tool_name")?.to_owned();
