@@ -47,7 +47,7 @@ pub use boxyard_plugin_api::{
 
 pub use config::{Config, Lifetimes, Limits, PluginConfig, Timeouts};
 pub use host::{Host, StartError};
-pub use manager::{CreateError, CreatePoolError, CreateRequest, DeleteError, Filter, Manager};
+pub use manager::{CreateError, CreatePoolError, CreateRequest, EndError, Filter, Manager};
 pub use output::CommandResult;
 pub use plugin::{PluginReport, PluginStatus};
 pub use pool::{Lent, Pool, PoolError, PoolSpec, PoolStats, Reuse, TooLarge};

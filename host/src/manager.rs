@@ -35,9 +35,9 @@ pub use pools::CreatePoolError;
 pub(crate) use request::ToolsConfig;
 pub use request::{CreateRequest, Filter};
 
-/// Why a sandbox was not deleted.
+/// Why a sandbox was not stopped or deleted.
 #[derive(Debug, thiserror::Error)]
-pub enum DeleteError {
+pub enum EndError {
     /// There is no such sandbox.
     #[error("there is no sandbox `{id}`")]
     NotFound {
@@ -45,8 +45,10 @@ pub enum DeleteError {
         id: String,
     },
     /// The backend failed; the sandbox stays, as an error, and can be deleted again.
-    #[error("cannot delete sandbox `{id}`: {source}")]
+    #[error("cannot {step} sandbox `{id}`: {source}")]
     Backend {
+        /// `stop` or `delete`.
+        step: &'static str,
         /// The sandbox.
         id: String,
         /// What it says.
@@ -169,8 +171,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`DeleteError`].
-    pub async fn delete(&self, id: &str) -> Result<(), DeleteError> {
+    /// [`EndError`].
+    pub async fn delete(&self, id: &str) -> Result<(), EndError> {
         let sandbox = self.known(id)?;
         for pool in self.pools() {
             if pool.forget(id) {
@@ -181,7 +183,7 @@ impl Manager {
     }
 
     /// Does [`Manager::delete`] for one that no pool has any more.
-    pub(crate) async fn remove(&self, sandbox: Arc<Sandbox>) -> Result<(), DeleteError> {
+    pub(crate) async fn remove(&self, sandbox: Arc<Sandbox>) -> Result<(), EndError> {
         let (manager, id) = (self.clone(), sandbox.id().to_owned());
         let ending = async move {
             sandbox.end().await?;
@@ -189,7 +191,7 @@ impl Manager {
             manager.sandboxes().by_id.remove(sandbox.id());
             Ok(())
         };
-        to_its_end(id, ending).await
+        to_its_end("delete", id, ending).await
     }
 
     /// Does [`Manager::remove`] in the background.
@@ -209,15 +211,15 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`DeleteError`].
-    pub async fn stop(&self, id: &str) -> Result<(), DeleteError> {
+    /// [`EndError`].
+    pub async fn stop(&self, id: &str) -> Result<(), EndError> {
         let sandbox = self.known(id)?;
-        to_its_end(id.into(), async move { sandbox.stop().await }).await
+        to_its_end("stop", id.into(), async move { sandbox.stop().await }).await
     }
 
-    fn known(&self, id: &str) -> Result<Arc<Sandbox>, DeleteError> {
+    fn known(&self, id: &str) -> Result<Arc<Sandbox>, EndError> {
         self.get(id)
-            .ok_or_else(|| DeleteError::NotFound { id: id.into() })
+            .ok_or_else(|| EndError::NotFound { id: id.into() })
     }
 
     fn sandboxes(&self) -> MutexGuard<'_, Sandboxes> {
@@ -238,11 +240,12 @@ fn milliseconds(duration: Duration) -> u64 {
 
 /// Runs what ends a sandbox in a task of its own.
 async fn to_its_end(
+    step: &'static str,
     id: String,
     ending: impl Future<Output = Result<(), Error>> + Send + 'static,
-) -> Result<(), DeleteError> {
+) -> Result<(), EndError> {
     let ended = tokio::spawn(ending.in_current_span())
         .await
         .unwrap_or_else(|error| Err(Error::internal(error)));
-    ended.map_err(|source| DeleteError::Backend { id, source })
+    ended.map_err(|source| EndError::Backend { step, id, source })
 }

@@ -156,6 +156,17 @@ impl Pool {
         self.set_size(|size| size.saturating_add(by))
     }
 
+    /// Makes it smaller by so many.
+    pub(crate) fn shrink(self: &Arc<Self>, by: usize) {
+        // What is smaller is not too large.
+        let _ = self.set_size(|size| size.saturating_sub(by));
+    }
+
+    /// Returns whether it was deleted.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     fn set_size(self: &Arc<Self>, change: impl FnOnce(usize) -> usize) -> Result<(), TooLarge> {
         {
             let mut state = self.state();
@@ -247,7 +258,7 @@ impl Pool {
 
     fn lend(self: &Arc<Self>, state: &mut State, sandbox: Arc<Sandbox>) -> Lent {
         state.in_use.insert(sandbox.id().into());
-        sandbox.unpark();
+        sandbox.park(false);
         Lent::new(self, sandbox)
     }
 
@@ -360,7 +371,7 @@ impl Pool {
                 Err(Err(_)) => {}
             }
         }
-        sandbox.park();
+        sandbox.park(true);
         state.idle.push_back(sandbox);
     }
 

@@ -39,7 +39,7 @@ pub(crate) use end::clean_up_remains;
 pub use events::Event;
 pub use info::SandboxInfo;
 pub(crate) use journal::Journal;
-pub(crate) use record::Record;
+pub(crate) use record::{Activity, Record};
 pub use status::{Status, StatusError};
 
 /// How long after a command's own timeout the host ends the call itself.
@@ -122,18 +122,9 @@ impl Sandbox {
         info
     }
 
-    /// Notes that it waits in a pool.
-    pub(crate) fn park(&self) {
-        // One that is over or in use is not made idle, and found out when it is taken.
-        let _ = self.record.move_to(Status::Idle);
-    }
-
-    /// Notes that it waits no more.
-    pub(crate) fn unpark(&self) {
-        if self.status() == Status::Idle {
-            // As for `park`.
-            let _ = self.record.move_to(Status::Running);
-        }
+    /// Notes whether it waits in a pool.
+    pub(crate) fn park(&self, parked: bool) {
+        self.record.park(parked);
     }
 
     /// Makes it as it was when it was new.
@@ -378,13 +369,13 @@ impl Sandbox {
             known: self.tool_names(),
         })?;
         let params = tool.check_params(params)?;
-        let _activity = self.record.begin()?;
+        let activity = self.record.begin()?;
         let terms = Terms {
             timeout,
             parent: None,
             until: Some(&self.over),
         };
-        Ok(tool.execute(params, self, terms).await)
+        Ok(tool.execute(params, self, terms, activity).await)
     }
 
     /// Returns the sandbox as a plugin's tool sees it.
@@ -398,12 +389,9 @@ impl Sandbox {
         command: &Command,
         io: CommandIo,
     ) -> Result<CommandExit> {
-        let terms = Terms {
-            until: Some(&self.over),
-            ..Terms::default()
-        };
-        let call = |handle: &SandboxHandle, call| handle.execute_command(command, io, call);
-        self.call_instance(terms, call).await
+        let activity = self.record.begin_in_background()?;
+        let start = |handle: &SandboxHandle, call| handle.execute_command(command, io, call);
+        self.call_counted(activity, Terms::default(), start).await
     }
 
     pub(crate) fn notebook(&self) -> &Notebook {
@@ -433,11 +421,22 @@ impl Sandbox {
         terms: Terms<'_>,
         start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
     ) -> Result<T> {
-        let _activity = self.record.begin()?;
+        let activity = self.record.begin()?;
+        self.call_counted(activity, terms, start).await
+    }
+
+    /// Calls a method of the sandbox, which ends with the sandbox.
+    async fn call_counted<T: Send + 'static>(
+        self: &Arc<Self>,
+        activity: Activity,
+        terms: Terms<'_>,
+        start: impl FnOnce(&SandboxHandle, Call) -> CallFuture<T>,
+    ) -> Result<T> {
         let terms = Terms {
             until: Some(&self.over),
             ..terms
         };
+        let start = |handle: &SandboxHandle, call| activity.during(start(handle, call));
         self.call_instance(terms, start).await
     }
 

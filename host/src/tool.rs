@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     backend::{Seam, Terms},
-    sandbox::Sandbox,
+    sandbox::{Activity, Sandbox},
     schema::{Schema, SchemaError},
 };
 
@@ -162,24 +162,28 @@ impl Tool {
             .check(&format!("parameters of `{}`", self.name()), params)
     }
 
-    /// Runs it against a sandbox with parameters that were checked.
+    /// Runs it against a sandbox with parameters that were checked, as an activity of that.
     pub(crate) async fn execute(
         &self,
         params: Value,
         sandbox: &Arc<Sandbox>,
         terms: Terms<'_>,
+        activity: Activity,
     ) -> ToolResult {
         let began = tokio::time::Instant::now();
         let (status, output, error) = match &self.code {
             Code::Plugin { object, seam } => {
                 let facade = sandbox.facade();
-                let call = seam.call(terms, |call| object.execute(&params, facade, call));
+                let call = seam.call(terms, |call| {
+                    activity.during(object.execute(&params, facade, call))
+                });
                 match call.await {
                     Ok(output) => (ToolStatus::Success, output, None),
                     Err(error) => (status_of(&error), Value::Null, Some(error.to_string())),
                 }
             }
             Code::Builtin(builtin) => {
+                let _activity = activity;
                 let limit = terms.timeout.unwrap_or(Duration::MAX);
                 match timeout(limit, builtin.execute(params, sandbox)).await {
                     Ok(outcome) => (outcome.status, outcome.output.into(), outcome.error),

@@ -145,7 +145,8 @@ impl SandboxContext {
         self.0.services.event(kind.into(), data);
     }
 
-    /// Sets one of the sandbox's metadata, which its information shows.
+    /// Sets one of the sandbox's metadata, which its information shows; `error` and `expired` are the
+    /// host's to set.
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
         self.0.services.set_metadata(key.into(), value.into());
     }

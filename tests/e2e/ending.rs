@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use boxyard_host::{CreateError, DeleteError, ErrorCode, HealthStatus, Status};
+use boxyard_host::{CreateError, EndError, ErrorCode, HealthStatus, Status};
 use serde_json::json;
 
 use crate::world::{At, World, at_both, eventually, files_in, run, status_is};
 
 at_both! {
     deleting_ends_a_running_command_before_it_cleans_up,
+    deleting_waits_for_a_command_whose_caller_is_gone,
     deleting_twice_at_once_deletes_once,
     deleting_runs_to_its_end_without_its_caller,
     a_deletion_that_failed_can_be_tried_again,
@@ -47,6 +48,31 @@ async fn deleting_ends_a_running_command_before_it_cleans_up(at: At) {
     assert!(world.host.manager().list().is_empty());
 }
 
+async fn deleting_waits_for_a_command_whose_caller_is_gone(at: At) {
+    let world = World::new(at).await;
+    let config = json!({ "wait_in": ["winding-up"] });
+    let sandbox = world.sandbox(config).await;
+    let running = tokio::spawn({
+        let sandbox = sandbox.clone();
+        async move { run(&sandbox, &["hang"]).await }
+    });
+    world.noted("hang hangs").await;
+    running.abort();
+    world.noted("hang asked").await;
+    // Its plugin winds it up, and until then it runs.
+    assert_eq!(sandbox.status(), Status::Busy);
+    let opens = async {
+        world.noted("stop").await;
+        world.open_gate("winding-up");
+    };
+    let (deleted, ()) = tokio::join!(world.host.manager().delete(sandbox.id()), opens);
+    deleted.unwrap();
+    let journal = world.journal();
+    let steps = ["hang dropped", "cleanup"];
+    let seen = journal.iter().filter(|line| steps.contains(&line.as_str()));
+    assert_eq!(seen.collect::<Vec<_>>(), steps);
+}
+
 async fn deleting_twice_at_once_deletes_once(at: At) {
     let world = World::new(at).await;
     let sandbox = world.sandbox(json!({ "wait_in": ["stop"] })).await;
@@ -65,9 +91,9 @@ async fn deleting_twice_at_once_deletes_once(at: At) {
     assert_eq!((world.count("stop"), world.count("cleaned up")), (1, 1));
     for id in [sandbox.id(), "unknown"] {
         let error = manager.delete(id).await.unwrap_err();
-        assert!(matches!(&error, DeleteError::NotFound { id: asked } if asked == id));
+        assert!(matches!(&error, EndError::NotFound { id: asked } if asked == id));
         let error = manager.stop(id).await.unwrap_err();
-        assert!(matches!(error, DeleteError::NotFound { .. }));
+        assert!(matches!(error, EndError::NotFound { .. }));
     }
 }
 

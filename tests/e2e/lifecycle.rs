@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxyard_host::{CreateError, DeleteError, Error, ErrorCode, Status};
+use boxyard_host::{CreateError, EndError, Error, ErrorCode, Status};
 use serde_json::json;
 
 use crate::world::{At, World, at_both, error_of, eventually, kinds, run};
@@ -221,12 +221,12 @@ async fn each_step_hangs(at: At, ignore_cancel: bool, grace: Duration, ends: &st
     assert_eq!(world.host.manager().list().len(), 1, "it is not forgotten");
 }
 
-fn is_late(error: DeleteError) {
+fn is_late(error: EndError) {
     match error {
-        DeleteError::Backend { source, .. } => {
+        EndError::Backend { source, .. } => {
             assert_eq!(source.code(), ErrorCode::DEADLINE_EXCEEDED);
         }
-        other @ DeleteError::NotFound { .. } => panic!("{other}"),
+        other @ EndError::NotFound { .. } => panic!("{other}"),
     }
 }
 

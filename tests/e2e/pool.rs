@@ -169,12 +169,9 @@ async fn those_that_die_while_nobody_uses_them_are_replaced(at: At) {
     let before = pool.ids();
     world.open_gate("exit");
     eventually("both died", || {
-        world
-            .host
-            .manager()
-            .list()
-            .iter()
-            .any(|one| !one.status().takes_calls())
+        let sandboxes = world.host.manager().list();
+        let mut alive = sandboxes.iter().filter(|one| one.status().takes_calls());
+        !alive.any(|one| before.iter().any(|id| id == one.id()))
     })
     .await;
     std::fs::remove_file(world.path("journal.exit")).unwrap();

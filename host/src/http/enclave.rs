@@ -24,7 +24,7 @@ use super::{
     error::{ApiError, ApiResult},
 };
 use crate::{
-    manager::{CreateError, DeleteError, Filter, Manager},
+    manager::{CreateError, EndError, Filter, Manager},
     sandbox::{Sandbox, Status},
 };
 
@@ -73,8 +73,9 @@ async fn create(
     let manager = app.host.manager();
     let (request, ignored) = config::request(manager, given, document)?;
     let sandbox = manager.create(request).await.map_err(not_created)?;
-    config::note(&sandbox, &ignored);
-    Ok(Json(json!({ "sandbox_id": sandbox.id() })).into_response())
+    let id = sandbox.id().to_owned();
+    config::note(&[sandbox], &ignored);
+    Ok(Json(json!({ "sandbox_id": id })).into_response())
 }
 
 /// Clients expect the same status for whatever keeps a sandbox from being made.
@@ -118,11 +119,11 @@ async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResul
     Ok(Json(json!({ "message": "Sandbox deleted successfully" })).into_response())
 }
 
-fn ended(answer: Result<(), DeleteError>) -> ApiResult<()> {
+fn ended(answer: Result<(), EndError>) -> ApiResult<()> {
     answer.map_err(|error| match error {
-        DeleteError::NotFound { .. } => ApiError::not_found("Sandbox not found"),
+        EndError::NotFound { .. } => ApiError::not_found("Sandbox not found"),
         // It is there and could not be ended: a client that took it for gone would forget it.
-        DeleteError::Backend { source, .. } => ApiError::of(&source),
+        EndError::Backend { source, .. } => ApiError::of(&source),
     })
 }
 

@@ -14,7 +14,7 @@ use super::{
     App,
     error::{ApiError, ApiResult},
 };
-use crate::manager::{DeleteError, Filter};
+use crate::manager::{EndError, Filter};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
@@ -61,8 +61,8 @@ async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult 
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult<Response> {
     match app.host.manager().delete(&id).await {
         Ok(()) => Ok(Json(json!({})).into_response()),
-        Err(DeleteError::NotFound { id }) => Err(not_found(&id)),
-        Err(DeleteError::Backend { source, .. }) => Err(ApiError::of(&source)),
+        Err(EndError::NotFound { id }) => Err(not_found(&id)),
+        Err(EndError::Backend { source, .. }) => Err(ApiError::of(&source)),
     }
 }
 

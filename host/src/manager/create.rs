@@ -327,14 +327,19 @@ impl Manager {
 
     /// Cleans up after a creation that failed, where its backend could not.
     async fn undo(&self, record: &Record, sandbox_type: &SandboxType, error: &Error) {
-        if broke_off(error)
-            && let Err(left) = clean_up_remains(record, sandbox_type).await
-        {
-            tracing::warn!(
-                sandbox = record.id(),
-                "what was made of it is left to the sweep: {left}"
-            );
-            self.0.lease.keep();
+        if broke_off(error) {
+            let left = match clean_up_remains(record, sandbox_type).await {
+                Ok(true) => None,
+                Ok(false) => Some("it saved nothing to find it by".to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(left) = left {
+                tracing::warn!(
+                    sandbox = record.id(),
+                    "what was made of it, if anything, is left to the sweep: {left}"
+                );
+                self.0.lease.keep();
+            }
         }
         if let Err(error) = record.journal().remove().await {
             tracing::warn!(

@@ -57,9 +57,9 @@ impl Manager {
             }
             let pool = Pool::new(self, spec, is_noted);
             pools.insert(pool.name().into(), Arc::clone(&pool));
+            self.note_pool(&pool);
             pool
         };
-        self.note_pool_soon(&pool);
         pool.fill();
         Ok(pool)
     }
@@ -70,8 +70,17 @@ impl Manager {
         self.pools_by_name().insert(name, pool);
     }
 
-    /// Notes what a pool is to be, where it outlives the process.
-    pub(crate) fn note_pool_soon(&self, pool: &Pool) {
+    /// Notes what a pool is to be, where it outlives the process and is there.
+    pub(crate) fn note_pool_soon(&self, pool: &Arc<Pool>) {
+        let pools = self.pools_by_name();
+        if is_in(&pools, pool) {
+            self.note_pool(pool);
+        }
+    }
+
+    /// Called with the pools locked, as [`Manager::forget_pool`] is: what is noted of a name is in the
+    /// order in which it happened.
+    fn note_pool(&self, pool: &Pool) {
         if let (Some(store), Some(spec)) = (&self.0.store, pool.to_note()) {
             store.note(Change::PutPool(Box::new(spec)));
         }
@@ -104,22 +113,36 @@ impl Manager {
     ///
     /// [`PoolError::Unknown`].
     pub fn delete_pool(&self, name: &str) -> Result<(), PoolError> {
-        let pool = self.pools_by_name().remove(name);
-        let pool = pool.ok_or_else(|| PoolError::Unknown { name: name.into() })?;
-        pool.close();
-        self.forget_pool(name);
+        let pool = self.pool(name)?;
+        self.remove_pool(&pool);
         Ok(())
+    }
+
+    /// Does [`Manager::delete_pool`] for this very pool: another of its name stays.
+    pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
+        {
+            let mut pools = self.pools_by_name();
+            if is_in(&pools, pool) {
+                pools.remove(pool.name());
+                self.forget_pool(pool.name());
+            }
+        }
+        pool.close();
     }
 
     /// Closes every pool.
     pub(super) fn close_pools(&self) {
-        for (name, pool) in std::mem::take(&mut *self.pools_by_name()) {
-            pool.close();
-            self.forget_pool(&name);
+        for pool in self.pools() {
+            self.remove_pool(&pool);
         }
     }
 
     fn pools_by_name(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pool>>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_in(pools: &BTreeMap<String, Arc<Pool>>, pool: &Arc<Pool>) -> bool {
+    let known = pools.get(pool.name());
+    known.is_some_and(|known| Arc::ptr_eq(known, pool))
 }

@@ -1,11 +1,11 @@
 //! The end of a host: every sandbox is deleted within a deadline, or left to the next host.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{DeleteError, Manager};
+use super::{EndError, Manager};
 use crate::{sandbox::Sandbox, store::Change};
 
 /// How long the store may take to write what is left.
@@ -38,15 +38,16 @@ impl Manager {
     /// Ends until nothing is under way and only what is kept is there; returns whether all could be
     /// ended.
     async fn end_all(&self) -> bool {
+        let (mut tried, mut all_ended) = (BTreeSet::new(), true);
         loop {
             // Before the list: what is made from here on is counted, and seen the next time.
             let creating = self.sandboxes().creating();
-            let ends = self.list().into_iter().map(|sandbox| self.end(sandbox));
-            if !join_all(ends).await.into_iter().all(|ended| ended) {
-                return false;
-            }
+            let found = self.list().into_iter();
+            let new = found.filter(|sandbox| tried.insert(sandbox.id().to_owned()));
+            let ends = join_all(new.map(|sandbox| self.end(sandbox))).await;
+            all_ended &= ends.into_iter().all(|ended| ended);
             if creating == 0 {
-                return true;
+                return all_ended;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -59,7 +60,7 @@ impl Manager {
         }
         let deleted = self.delete(sandbox.id()).await;
         // One that is gone meanwhile was deleted by somebody else.
-        !matches!(deleted, Err(DeleteError::Backend { .. }))
+        !matches!(deleted, Err(EndError::Backend { .. }))
     }
 
     /// Waits until what the next host is to find is on disk.

@@ -1,10 +1,12 @@
 //! What the host keeps of a sandbox: identity, status, metadata, events, state document.
 
+mod activity;
+mod elapsed;
+
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use boxyard_plugin_api::{
@@ -13,11 +15,16 @@ use boxyard_plugin_api::{
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::activity::Activity;
+use self::{activity::Calls, elapsed::Elapsed};
 use super::{
     Beginning, Event, Lifetime, SandboxInfo, Status, StatusError, events::Events, journal::Journal,
     services::Services,
 };
 use crate::manager::ToolsConfig;
+
+/// Metadata by which the host says why a sandbox takes no calls, the first that there is.
+const HOSTS: [&str; 2] = ["error", "expired"];
 
 /// What the host keeps of a sandbox, from before it is made until it is forgotten.
 #[derive(Debug)]
@@ -29,9 +36,7 @@ pub(crate) struct Record {
     config: Value,
     tools: Option<ToolsConfig>,
     created_at: SystemTime,
-    /// When it was made, by the clock that nobody sets; long ago for one of an earlier process.
-    age_before: Duration,
-    born: Instant,
+    age: Elapsed,
     lifetime: Lifetime,
     status: watch::Sender<Status>,
     journal: Journal,
@@ -47,37 +52,11 @@ struct Inner {
     events: Events,
     /// What the backend saved last.
     state: Option<State>,
-    /// Calls that are running.
-    activities: usize,
-    /// When its status changed last, a call more or less included.
-    changed: Instant,
-    /// How long it had not changed by then; that of an earlier process.
-    unchanged_before: Duration,
-}
-
-impl Inner {
-    /// Counts the time anew in which nothing changes.
-    fn restart(&mut self) {
-        self.changed = Instant::now();
-        self.unchanged_before = Duration::ZERO;
-    }
-}
-
-/// A call that is running: the sandbox is busy as long as one is.
-#[derive(Debug)]
-pub(super) struct Activity<'a>(&'a Record);
-
-impl Drop for Activity<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.0.inner();
-        inner.activities -= 1;
-        if inner.activities == 0 {
-            if self.0.status() == Status::Busy {
-                self.0.set_status(Status::Running, &mut inner);
-            }
-            self.0.quiet.notify_waiters();
-        }
-    }
+    /// Whether it waits in a pool.
+    parked: bool,
+    calls: Calls,
+    /// How long its status has not changed, a call more or less included.
+    unchanged: Elapsed,
 }
 
 impl Record {
@@ -93,7 +72,7 @@ impl Record {
             listener,
             past,
         } = beginning;
-        let (now, born) = (SystemTime::now(), Instant::now());
+        let now = SystemTime::now();
         let since = past
             .last_move()
             .and_then(|moved| now.duration_since(moved).ok());
@@ -105,8 +84,7 @@ impl Record {
             tools,
             created_at,
             // A clock that was set back made it younger than it is, never older than it can be.
-            age_before: now.duration_since(created_at).unwrap_or_default(),
-            born,
+            age: Elapsed::after(now.duration_since(created_at).unwrap_or_default()),
             lifetime,
             status: watch::Sender::new(Status::Initializing),
             quiet: Notify::new(),
@@ -115,9 +93,9 @@ impl Record {
                 metadata: past.metadata,
                 events: Events::new(past.events, listener, journal.clone()),
                 state: past.state,
-                activities: 0,
-                changed: born,
-                unchanged_before: since.unwrap_or_default(),
+                parked: false,
+                calls: Calls::default(),
+                unchanged: Elapsed::after(since.unwrap_or_default()),
             }),
             journal,
         })
@@ -197,17 +175,32 @@ impl Record {
 
     /// Notes that the sandbox is being stopped; one that failed stays an error.
     pub(super) fn stopping(&self) {
-        if self.status() != Status::Error {
-            // A sandbox that is stopping or stopped already needs no move.
-            let _ = self.move_to(Status::Stopping);
-        }
+        // What failed, is stopping or stopped already makes no such move.
+        let _ = self.move_to(Status::Stopping);
     }
 
     /// Notes that the sandbox is stopped; one that failed stays an error.
     pub(super) fn stopped(&self) {
-        if self.status() != Status::Error {
-            // As for `stopping`.
-            let _ = self.move_to(Status::Stopped);
+        // As for `stopping`.
+        let _ = self.move_to(Status::Stopped);
+    }
+
+    /// Notes whether it waits in a pool.
+    pub(super) fn park(&self, parked: bool) {
+        let mut inner = self.inner();
+        inner.parked = parked;
+        self.settle(&mut inner);
+    }
+
+    /// Sets the status of one that takes calls to what is true of it.
+    fn settle(&self, inner: &mut Inner) {
+        let status = match (inner.calls.make_it_busy(), inner.parked) {
+            (true, _) => Status::Busy,
+            (false, true) => Status::Idle,
+            (false, false) => Status::Running,
+        };
+        if self.status().takes_calls() && self.status() != status {
+            self.set_status(status, inner);
         }
     }
 
@@ -225,7 +218,18 @@ impl Record {
 
     /// Notes that something went wrong. The first error is kept: later ones follow from it.
     pub(crate) fn fail(&self, error: &str) {
+        self.fail_locked(error, &mut self.inner());
+    }
+
+    /// Notes that it ended by itself, where it was not to.
+    pub(super) fn exited(&self, reason: &str) {
         let mut inner = self.inner();
+        if !matches!(self.status(), Status::Stopping | Status::Stopped) {
+            self.fail_locked(reason, &mut inner);
+        }
+    }
+
+    fn fail_locked(&self, error: &str, inner: &mut Inner) {
         tracing::warn!(
             sandbox = self.id(),
             sandbox_type = self.sandbox_type,
@@ -237,20 +241,14 @@ impl Record {
             .or_insert_with(|| error.into());
         self.journal.metadata(&inner.metadata);
         inner.events.push("error".into(), json!({ "error": error }));
-        self.set_status(Status::Error, &mut inner);
-    }
-
-    fn age(&self) -> Duration {
-        self.age_before.saturating_add(self.born.elapsed())
+        self.set_status(Status::Error, inner);
     }
 
     /// Takes no more calls where the sandbox's time is over; returns why it is.
     pub(super) fn expire(&self) -> Option<String> {
         let mut inner = self.inner();
         let status = self.status();
-        let unchanged = inner
-            .unchanged_before
-            .saturating_add(inner.changed.elapsed());
+        let unchanged = inner.unchanged.get();
         let Lifetime {
             ttl, idle, ended, ..
         } = self.lifetime;
@@ -258,7 +256,7 @@ impl Record {
             Status::Stopped | Status::Error if unchanged >= ended => {
                 format!("it was {status} for {}", humantime::format_duration(ended))
             }
-            Status::Running | Status::Idle | Status::Busy if self.age() >= ttl => {
+            Status::Running | Status::Idle | Status::Busy if self.age.get() >= ttl => {
                 format!("it lived for {}", humantime::format_duration(ttl))
             }
             Status::Running => match idle {
@@ -278,49 +276,9 @@ impl Record {
             self.set_status(Status::Stopping, &mut inner);
         } else {
             // It is not over again while it is being deleted, and once more where that fails.
-            inner.restart();
+            inner.unchanged.restart();
         }
         Some(reason)
-    }
-
-    /// Counts one more call that is running.
-    ///
-    /// # Errors
-    ///
-    /// The sandbox takes no calls now.
-    pub(super) fn begin(&self) -> Result<Activity<'_>> {
-        let mut inner = self.inner();
-        let status = self.status();
-        if !status.takes_calls() {
-            let why = ["error", "expired"].map(|key| inner.metadata.get(key)?.as_str());
-            return Err(Error::failed_precondition(
-                match why.into_iter().flatten().next() {
-                    Some(why) => format!("sandbox {} is {status}: {why}", self.id()),
-                    None => format!(
-                        "sandbox {} is {status}: expected it to be running",
-                        self.id()
-                    ),
-                },
-            ));
-        }
-        inner.activities += 1;
-        if status != Status::Busy {
-            self.set_status(Status::Busy, &mut inner);
-        }
-        Ok(Activity(self))
-    }
-
-    /// Waits until no call is running.
-    pub(super) async fn quiet(&self) {
-        loop {
-            let mut quiet = pin!(self.quiet.notified());
-            // From here on it is told, whatever happens before it is awaited.
-            quiet.as_mut().enable();
-            if self.inner().activities == 0 {
-                return;
-            }
-            quiet.await;
-        }
     }
 
     /// Returns what went wrong, where something did.
@@ -334,8 +292,17 @@ impl Record {
         self.inner().events.push(kind.into(), data);
     }
 
-    /// Notes something of it where people see it.
+    /// Notes something of it where people see it, in its plugin's words.
     pub(super) fn set_metadata(&self, key: String, value: Value) {
+        if HOSTS.contains(&key.as_str()) {
+            let sandbox = self.id();
+            tracing::warn!(
+                sandbox,
+                key,
+                "metadata that is the host's is not a plugin's to set"
+            );
+            return;
+        }
         let mut inner = self.inner();
         inner.metadata.insert(key, value);
         inner.updated_at = SystemTime::now();
@@ -377,7 +344,7 @@ impl Record {
 
     fn set_status(&self, status: Status, inner: &mut Inner) {
         inner.updated_at = SystemTime::now();
-        inner.restart();
+        inner.unchanged.restart();
         let before = self.status.send_replace(status);
         // A command more or less is no history.
         if before != status && !(before.takes_calls() && status.takes_calls()) {
@@ -398,127 +365,4 @@ fn illegal(error: StatusError) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Past, *};
-
-    fn record() -> Arc<Record> {
-        let forever = Duration::MAX;
-        record_of(SystemTime::now(), forever)
-    }
-
-    fn record_of(created_at: SystemTime, ttl: Duration) -> Arc<Record> {
-        Record::new(beginning_of(created_at, ttl))
-    }
-
-    fn beginning_of(created_at: SystemTime, ttl: Duration) -> Beginning {
-        let identity = SandboxIdentity::new("s", "", "");
-        let lifetime = Lifetime {
-            ttl,
-            idle: None,
-            ended: Duration::MAX,
-            keep: false,
-        };
-        Beginning {
-            identity,
-            sandbox_type: "test".into(),
-            config: json!({}),
-            tools: None,
-            lifetime,
-            created_at,
-            journal: Journal::default(),
-            listener: None,
-            past: Past::default(),
-        }
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_takes_no_time_from_a_sandbox() {
-        let (hour, now) = (Duration::from_secs(3600), SystemTime::now());
-        let expires = |created_at| {
-            let record = record_of(created_at, hour);
-            record.move_to(Status::Running).unwrap();
-            record.expire()
-        };
-        assert_eq!(expires(now - hour / 2), None);
-        assert_eq!(expires(now + hour * 24), None);
-        assert_eq!(expires(now - hour * 2).unwrap(), "it lived for 1h");
-    }
-
-    #[test]
-    fn a_restart_gives_no_time_to_what_had_ended() {
-        let hour = Duration::from_secs(3600);
-        let over = |ago: Duration| {
-            let event = Event {
-                time: SystemTime::now() - ago,
-                kind: "error".into(),
-                data: Value::Null,
-            };
-            let mut beginning = beginning_of(SystemTime::now() - ago, Duration::MAX);
-            beginning.lifetime.ended = hour;
-            beginning.past.events.push(event);
-            let record = Record::new(beginning);
-            record.take_up(Status::Error);
-            assert_eq!(record.events().len(), 1);
-            let over = record.expire();
-            // It is being deleted, and not over once more.
-            assert_eq!(record.expire(), None);
-            over
-        };
-        assert_eq!(over(hour / 2), None);
-        assert_eq!(over(hour * 2).unwrap(), "it was error for 1h");
-    }
-
-    #[test]
-    fn a_sandbox_is_busy_while_calls_run_and_takes_none_before_or_after() {
-        let record = record();
-        assert!(record.begin().is_err());
-        record.move_to(Status::Running).unwrap();
-        let (first, second) = (record.begin().unwrap(), record.begin().unwrap());
-        drop(first);
-        assert_eq!(record.status(), Status::Busy);
-        drop(second);
-        assert_eq!(record.status(), Status::Running);
-        let last = record.begin().unwrap();
-        record.stopping();
-        drop(last);
-        assert_eq!(record.status(), Status::Stopping);
-        assert!(record.begin().is_err());
-    }
-
-    #[test]
-    fn the_first_error_is_the_cause_and_calls_are_told_it() {
-        let record = record();
-        record.move_to(Status::Running).unwrap();
-        record.fail("out of memory");
-        record.fail("connection lost");
-        record.stopping();
-        assert_eq!(record.status(), Status::Error);
-        assert_eq!(record.info().metadata["error"], "out of memory");
-        assert!(
-            record
-                .begin()
-                .unwrap_err()
-                .message()
-                .contains("out of memory")
-        );
-    }
-
-    #[tokio::test]
-    async fn services_reach_the_record_and_are_closed_without_it() {
-        let record = record();
-        record.move_to(Status::Running).unwrap();
-        let services = record.services();
-        services.event("pulled".into(), json!(1));
-        services.set_metadata("pid".into(), json!(7));
-        let state = State::new(1, &"x").unwrap();
-        services.save_state(&state).await.unwrap();
-        assert_eq!(record.state(), Some(state.clone()));
-        assert_eq!(record.info().metadata["pid"], 7);
-        assert!(record.events().iter().any(|event| event.kind == "pulled"));
-        services.exited("the process is gone".into());
-        assert_eq!(record.status(), Status::Error);
-        drop(record);
-        let error = services.save_state(&state).await.unwrap_err();
-        assert_eq!(error.code(), boxyard_plugin_api::ErrorCode::CLOSED);
-    }
-}
+mod tests;

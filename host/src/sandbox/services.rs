@@ -8,7 +8,7 @@ use boxyard_plugin_api::{
 };
 use serde_json::Value;
 
-use super::{Status, record::Record};
+use super::record::Record;
 
 /// What a sandbox's plugin calls; answers `CLOSED` once the sandbox is forgotten.
 pub(super) struct Services {
@@ -41,10 +41,8 @@ impl SandboxServices for Services {
     }
 
     fn exited(&self, reason: String) {
-        if let Some(record) = self.record.upgrade()
-            && !matches!(record.status(), Status::Stopping | Status::Stopped)
-        {
-            record.fail(&reason);
+        if let Some(record) = self.record.upgrade() {
+            record.exited(&reason);
         }
     }
 

@@ -77,7 +77,6 @@ impl Status {
             | (Idle, Running | Busy | Stopping)
             | (Busy, Running | Idle | Stopping)
             | (Stopping, Stopped)
-            | (Error, Stopping)
             | (Initializing | Running | Idle | Busy | Stopping | Stopped | Error, Error) => Ok(to),
             (from, to) => Err(StatusError { from, to }),
         }
@@ -119,7 +118,7 @@ mod tests {
             (Busy, vec![Running, Idle, Stopping, Error]),
             (Stopping, vec![Stopped, Error]),
             (Stopped, vec![Error]),
-            (Error, vec![Stopping, Error]),
+            (Error, vec![Error]),
         ] {
             for to in Status::ALL {
                 let made = from.move_to(to);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use boxyard_host::{
-    Command, CommandResult, CreateError, DeleteError, Error, ErrorCode, Sandbox, Status,
+    Command, CommandResult, CreateError, EndError, Error, ErrorCode, Sandbox, Status,
 };
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -101,7 +101,7 @@ async fn cannot_be_deleted(dock: &Dock, sandbox: &Sandbox) {
         within(manager.stop(sandbox.id())).await,
         within(manager.delete(sandbox.id())).await,
     ] {
-        let Err(DeleteError::Backend { source, .. }) = answer else {
+        let Err(EndError::Backend { source, .. }) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(source.code(), ErrorCode::UNAVAILABLE, "{source}");

@@ -74,6 +74,28 @@ fn what_a_client_sends_for_nothing_means_nothing() {
 }
 
 #[test]
+fn a_pool_that_cannot_grow_says_why_and_stays() {
+    let home = Home::new("[limits]\nsandboxes = 1");
+    let served = home.serve();
+    let path = "/pool/initialize?pool_size=1&sandbox_type=local_process";
+    let config = json!({ "tools_config": ["shell_executor"], "colour": "red" });
+    let made = served.post(path, config.clone());
+    assert_eq!(made.body["pool_size"], 1, "{made:?}");
+    let log = log_of(&home.yard);
+    assert!(log.contains("colour"), "{log}");
+    let full = served.post(path, config);
+    let said = full.body["detail"].to_string();
+    assert!(
+        full.status == 500 && said.contains("limits.sandboxes"),
+        "{full:?}"
+    );
+    let run = "/pool/execute?tool_name=shell_executor&timeout=5";
+    let ran = served.post(run, json!({ "command": "echo pooled" }));
+    assert_eq!(ran.body["output"], "pooled\n");
+    served.end();
+}
+
+#[test]
 fn a_pool_serves_in_turn_and_says_why_it_cannot() {
     let home = Home::new("");
     let served = home.serve();

@@ -106,9 +106,12 @@ pub(super) fn request(
 }
 
 /// Notes the keys that were ignored where whoever wonders looks for them.
-pub(super) fn note(sandbox: &Arc<Sandbox>, ignored: &[String]) {
-    if !ignored.is_empty() {
-        tracing::warn!(sandbox = sandbox.id(), keys = ?ignored, "unknown configuration keys are ignored");
+pub(super) fn note(sandboxes: &[Arc<Sandbox>], ignored: &[String]) {
+    if ignored.is_empty() {
+        return;
+    }
+    tracing::warn!(keys = ?ignored, "unknown configuration keys are ignored");
+    for sandbox in sandboxes {
         sandbox.note("config-ignored", json!({ "keys": ignored }));
     }
 }

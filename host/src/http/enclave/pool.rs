@@ -51,7 +51,7 @@ pub(super) async fn initialize(
     let (document, _held) = body::json(&app, &headers, body).await?;
     let given_type = query.get("sandbox_type").map_or("docker", String::as_str);
     let manager = app.host.manager();
-    let (request, _) = config::request(manager, given_type, document)?;
+    let (request, ignored) = config::request(manager, given_type, document)?;
     if size == 0 {
         return Ok(answer(&[]));
     }
@@ -68,14 +68,12 @@ pub(super) async fn initialize(
             (pool, before)
         }
         other => {
-            if other.is_ok() {
-                // The last call says what it is; one that is gone meanwhile is gone all the same.
-                let _ = manager.delete_pool(NAME);
+            if let Ok(pool) = other {
+                // The last call says what it is.
+                manager.remove_pool(&pool);
             }
             let pool = manager.create_pool(spec).map_err(|error| match error {
-                CreatePoolError::Exists { .. } => {
-                    ApiError::new(StatusCode::CONFLICT, "the pool is being initialized")
-                }
+                CreatePoolError::Exists { .. } => otherwise(),
                 CreatePoolError::TooLarge(error) => too_large(error),
                 error => ApiError::bad_request(error.to_string()),
             })?;
@@ -83,16 +81,32 @@ pub(super) async fn initialize(
         }
     };
     pool.settled().await;
+    if pool.is_closed() {
+        return Err(otherwise());
+    }
     let mut ids = pool.ids();
+    ids.retain(|id| !before.contains(id));
     if ids.is_empty() {
         let why = pool.stats().last_error.unwrap_or_default();
-        // Nothing waits for it: it is made anew by the next call.
-        let _ = manager.delete_pool(NAME);
+        // Nothing waits for what cannot be made: the next call asks anew.
+        if before.is_empty() {
+            manager.remove_pool(&pool);
+        } else {
+            pool.shrink(size);
+        }
         let message = format!("Failed to initialize pool: {why}");
         return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message));
     }
-    ids.retain(|id| !before.contains(id));
+    let made: Vec<_> = ids.iter().filter_map(|id| manager.get(id)).collect();
+    config::note(&made, &ignored);
     Ok(answer(&ids))
+}
+
+fn otherwise() -> ApiError {
+    ApiError::new(
+        StatusCode::CONFLICT,
+        "the pool is being initialized otherwise",
+    )
 }
 
 fn too_large(error: TooLarge) -> ApiError {
