@@ -8,6 +8,7 @@ mod config;
 mod enclave;
 mod error;
 mod guard;
+mod id;
 pub(crate) mod keys;
 mod v1;
 
@@ -31,9 +32,10 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     time::sleep,
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::host::Host;
@@ -46,6 +48,8 @@ use self::{body::Bounds, error::ApiError, keys::Keys};
 const NO_ROOM: Duration = Duration::from_millis(50);
 /// The longest head of a request, in bytes: whoever sends one may be anybody.
 const HEAD: usize = 64 * 1024;
+/// How long what is on its way at the end may take: a request's body, and an answer that was given.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// How many connections may wait to be let in, where the system allows so many.
 const BACKLOG: u32 = 4096;
 
@@ -87,6 +91,12 @@ struct App {
     requests: Semaphore,
     /// How many bytes of documents may still be held.
     bodies: Arc<Semaphore>,
+    /// Held by whoever initializes the pool that ms-enclave's routes know.
+    initializing: Mutex<()>,
+    /// Requests that are being answered.
+    answering: TaskTracker,
+    /// Cancelled when nobody is let in any more.
+    ending: CancellationToken,
     began: Instant,
 }
 
@@ -113,6 +123,12 @@ impl App {
         Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Waits until it is too late for what has not come yet.
+    async fn is_over(&self) {
+        self.ending.cancelled().await;
+        sleep(LAST_BYTES).await;
+    }
+
     fn json_bounds(&self) -> Bounds {
         Bounds {
             bytes: u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX),
@@ -128,49 +144,67 @@ impl App {
     }
 }
 
-/// A server that listens; [`Server::run`] answers.
+/// An address that is listened on. Those who come wait until a [`Server`] answers them.
+///
+/// Taken before there is a host: one that takes up sandboxes and then finds its address in use would
+/// have to leave them again.
 #[derive(Debug)]
-pub struct Server {
-    app: Arc<App>,
-    router: Router,
+pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    config: HttpConfig,
 }
 
-impl Server {
-    /// Listens where the host's configuration says.
+impl Listener {
+    /// Listens where the configuration says.
+    ///
+    /// Must be called inside a runtime.
     ///
     /// # Errors
     ///
     /// [`ServeError`].
-    pub async fn bind(host: Host) -> Result<Self, ServeError> {
-        let config = host.config().http.clone();
+    pub fn bind(config: &HttpConfig) -> Result<Self, ServeError> {
         let address = config.listen;
-        check(address, &config)?;
+        check(address, config)?;
         let listen = |source| ServeError::Listen { address, source };
         let listener = open(address).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        Ok(Self { listener, address })
+    }
+}
+
+/// What answers; [`Server::run`] does.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    router: Router,
+    listener: Listener,
+}
+
+impl Server {
+    /// Answers for a host, as its configuration says.
+    pub fn new(host: Host, listener: Listener) -> Self {
+        let config = host.config().http.clone();
         let app = Arc::new(App {
             host,
-            config: config.clone(),
             access: RwLock::new(Arc::new(Access::new(&config))),
             requests: Semaphore::new(config.max_requests),
             bodies: Arc::new(Semaphore::new(config.max_held_bytes)),
+            initializing: Mutex::default(),
+            answering: TaskTracker::new(),
+            ending: CancellationToken::new(),
             began: Instant::now(),
+            config,
         });
-        Ok(Self {
+        Self {
             router: router(&app),
             app,
             listener,
-            address,
-            config,
-        })
+        }
     }
 
     /// Returns where it listens, the port included that the system chose.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address
     }
 
     /// Returns what lets in others while it runs.
@@ -184,7 +218,7 @@ impl Server {
         self,
         stop: impl Future<Output = ()>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let places = Arc::new(Semaphore::new(self.config.max_connections));
+        let places = Arc::new(Semaphore::new(self.app.config.max_connections));
         let graceful = GracefulShutdown::new();
         let accepting = async {
             loop {
@@ -192,13 +226,13 @@ impl Server {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                     return;
                 };
-                let stream = accept(&self.listener).await;
+                let stream = accept(&self.listener.listener).await;
                 let service = TowerToHyperService::new(self.router.clone());
                 let mut builder = http1::Builder::new();
                 builder
                     .timer(TokioTimer::new())
                     .max_buf_size(HEAD)
-                    .header_read_timeout(self.config.read_timeout);
+                    .header_read_timeout(self.app.config.read_timeout);
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
                 let connection = graceful.watch(connection);
                 tokio::spawn(async move {
@@ -215,7 +249,20 @@ impl Server {
             () = stop => {}
         }
         drop(self.listener);
-        graceful.shutdown()
+        self.app.ending.cancel();
+        let answering = self.app.answering.clone();
+        answering.close();
+        async move {
+            // Whoever asked is to have the answer; who only began to ask is not waited for.
+            let answered = async {
+                answering.wait().await;
+                sleep(LAST_BYTES).await;
+            };
+            tokio::select! {
+                () = graceful.shutdown() => {}
+                () = answered => {}
+            }
+        }
     }
 }
 

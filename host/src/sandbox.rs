@@ -191,9 +191,7 @@ impl Sandbox {
 
     /// Takes up a sandbox that an earlier process left running.
     pub(crate) fn resume(&self) -> Result<()> {
-        self.record.move_to(Status::Running)?;
-        self.record.event("recovered", Value::Null);
-        Ok(())
+        self.record.recovered()
     }
 
     /// Takes up what an earlier process had stopped.

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     exit,
     host::Host,
-    http::{Doors, Server},
+    http::{Doors, Listener, Server},
     manager::CreatePoolError,
     plugin::PluginStatus,
     pool::PoolSpec,
@@ -74,19 +74,15 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     allow_descriptors();
     let mut ending = Ending::new()?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    let listener = Listener::bind(&config.http);
+    let listener = listener.map_err(|error| Failure::new(exit::FAILURE, error))?;
     let started = tokio::select! {
         started = Host::start_stored(config) => started,
         // What it was about to take up is left to the next one.
         () = ending.asked() => return Ok(exit::SUCCESS),
     };
     let host = started.map_err(|error| Failure::new(exit::FAILURE, error))?;
-    let server = match Server::bind(host.clone()).await {
-        Ok(server) => server,
-        Err(error) => {
-            host.shutdown().await;
-            return Err(Failure::new(exit::FAILURE, error));
-        }
-    };
+    let server = Server::new(host.clone(), listener);
     keep_pools(&host, &BTreeMap::new());
     let sweeping = tokio::spawn(sweep(host.clone()));
     output::line(format_args!("listening on http://{}", server.address()))?;

@@ -49,9 +49,19 @@ pub(super) async fn json(
     let mut bytes = Vec::new();
     let mut held = hold(app, 0)?;
     let mut parts = Parts::new(body, app.json_bounds());
-    while let Some(part) = parts.next().await? {
-        held.merge(hold(app, part.len())?);
-        bytes.extend_from_slice(&part);
+    let reading = async {
+        while let Some(part) = parts.next().await? {
+            held.merge(hold(app, part.len())?);
+            bytes.extend_from_slice(&part);
+        }
+        ApiResult::Ok(())
+    };
+    tokio::select! {
+        read = reading => read?,
+        () = app.is_over() => {
+            let message = "the server is ending, and the body has not come yet";
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
     }
     let held = Held { _bytes: held };
     if bytes.is_empty() {

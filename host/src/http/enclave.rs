@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
     routing::{get, post},
@@ -22,6 +22,7 @@ use super::{
     App,
     body::{self, Parts},
     error::{ApiError, ApiResult},
+    id::Id,
 };
 use crate::{
     manager::{CreateError, EndError, Filter, Manager},
@@ -103,18 +104,18 @@ async fn list(State(app): State<Arc<App>>, Query(query): Parameters) -> ApiResul
     Ok(Json(found).into_response())
 }
 
-async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+async fn info(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult {
     let sandbox = app.host.manager().get(&id);
     let sandbox = sandbox.ok_or_else(|| ApiError::not_found("Sandbox not found"))?;
     Ok(Json(view::info(&sandbox)).into_response())
 }
 
-async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+async fn stop(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult {
     ended(app.host.manager().stop(&id).await)?;
     Ok(Json(json!({ "message": "Sandbox stopped successfully" })).into_response())
 }
 
-async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+async fn delete(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult {
     ended(app.host.manager().delete(&id).await)?;
     Ok(Json(json!({ "message": "Sandbox deleted successfully" })).into_response())
 }
@@ -135,7 +136,7 @@ fn named(manager: &Manager, id: &str) -> ApiResult<Arc<Sandbox>> {
 
 async fn put_archive(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     Query(query): Parameters,
     body: Body,
 ) -> ApiResult {

@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    extract::rejection::PathRejection,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -100,6 +101,12 @@ fn status_of(code: ErrorCode) -> StatusCode {
     ];
     let row = ROWS.iter().find(|(known, _)| *known == code);
     row.map_or(StatusCode::INTERNAL_SERVER_ERROR, |(_, status)| *status)
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
 }
 
 impl IntoResponse for ApiError {

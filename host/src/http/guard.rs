@@ -15,6 +15,7 @@ const API_KEY: &str = "x-api-key";
 
 /// Lets a request through, or says why not.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let _answering = app.answering.token();
     if let Err(refused) = check(&app, request.headers()) {
         return refused.into_response();
     }
@@ -59,9 +60,9 @@ fn check(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if !access.keys.are_asked_for() {
         return Ok(());
     }
-    let bearer = text(headers.get(header::AUTHORIZATION)).strip_prefix("Bearer ");
-    let key = bearer.unwrap_or_else(|| text(headers.get(API_KEY)));
-    match access.keys.name_of(key) {
+    let bearer = bearer(text(headers.get(header::AUTHORIZATION)));
+    let mut given = [bearer, text(headers.get(API_KEY))].into_iter();
+    match given.find_map(|key| access.keys.name_of(key)) {
         Some(name) => {
             tracing::debug!(key = name, "authorized");
             Ok(())
@@ -85,6 +86,14 @@ fn is_known_host(access: &Access, host: &str) -> bool {
             .hosts
             .iter()
             .any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Returns the token of an authorization; the case of its scheme says nothing.
+fn bearer(authorization: &str) -> &str {
+    match authorization.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => "",
+    }
 }
 
 fn text(value: Option<&HeaderValue>) -> &str {

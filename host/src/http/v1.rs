@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{Query, State},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     App,
     error::{ApiError, ApiResult},
+    id::Id,
 };
 use crate::manager::{EndError, Filter};
 
@@ -53,12 +54,12 @@ async fn list(
     Ok(Json(json!({ "sandboxes": found.collect::<Vec<_>>() })).into_response())
 }
 
-async fn info(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+async fn info(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult {
     let sandbox = app.host.manager().get(&id).ok_or_else(|| not_found(&id))?;
     Ok(Json(sandbox.info().await).into_response())
 }
 
-async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult<Response> {
+async fn delete(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult<Response> {
     match app.host.manager().delete(&id).await {
         Ok(()) => Ok(Json(json!({})).into_response()),
         Err(EndError::NotFound { id }) => Err(not_found(&id)),

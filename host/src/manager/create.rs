@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::SystemTime};
 use boxyard_plugin_api::{
     Capability, Error, ErrorCode, Isolation, SandboxIdentity, canonical_type_name,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::{runtime::Handle, sync::oneshot};
 use tracing::Instrument;
 
@@ -159,25 +159,17 @@ impl Manager {
     /// [`CreateError`].
     pub async fn create(&self, request: CreateRequest) -> Result<Arc<Sandbox>, CreateError> {
         let registry = self.registry();
-        let sandbox_type = Arc::clone(registry.sandbox_type(&request.sandbox_type)?);
-        let mut config = request.config;
-        let tools = match config.remove("tools_config") {
-            None => None,
-            Some(tools) => Some(ToolsConfig::read(tools)?),
-        };
-        let config = sandbox_type.check_config(Value::Object(config))?;
-        let (found, expected) = (
-            sandbox_type.isolation(),
-            self.0.config.get().min_isolation(),
-        );
-        if found < expected {
-            return Err(CreateError::Isolation {
-                sandbox_type: sandbox_type.name().into(),
-                found,
-                expected,
-            });
-        }
-        let keep = self.keeps(&sandbox_type, request.keep)?;
+        let Checked {
+            sandbox_type,
+            config,
+            tools,
+            keep,
+        } = self.checked(
+            &registry,
+            request.sandbox_type,
+            request.config,
+            request.keep,
+        )?;
         let creation = Creation::begin(self, sandbox_type.name())?;
         let identity = self.identity(lease::new_id(), request.name, request.labels);
         self.0
@@ -215,6 +207,54 @@ impl Manager {
         // The task sends its answer unless the runtime itself ends.
         let made = answered.await.unwrap_or(Err(CreateError::ShuttingDown));
         made.map(Handover::take)
+    }
+
+    /// Checks what nothing but the request or the host's configuration can change.
+    ///
+    /// # Errors
+    ///
+    /// The [`CreateError`] with which every sandbox of it would not be made.
+    pub(super) fn check(&self, request: CreateRequest) -> Result<(), CreateError> {
+        let registry = self.registry();
+        self.checked(
+            &registry,
+            request.sandbox_type,
+            request.config,
+            request.keep,
+        )
+        .map(drop)
+    }
+
+    fn checked(
+        &self,
+        registry: &Registry,
+        sandbox_type: String,
+        mut config: Map<String, Value>,
+        keep: Option<bool>,
+    ) -> Result<Checked, CreateError> {
+        let sandbox_type = Arc::clone(registry.sandbox_type(&sandbox_type)?);
+        let tools = match config.remove("tools_config") {
+            None => None,
+            Some(tools) => Some(ToolsConfig::read(tools)?),
+        };
+        let config = sandbox_type.check_config(Value::Object(config))?;
+        let (found, expected) = (
+            sandbox_type.isolation(),
+            self.0.config.get().min_isolation(),
+        );
+        if found < expected {
+            return Err(CreateError::Isolation {
+                sandbox_type: sandbox_type.name().into(),
+                found,
+                expected,
+            });
+        }
+        Ok(Checked {
+            keep: self.keeps(&sandbox_type, keep)?,
+            sandbox_type,
+            config,
+            tools,
+        })
     }
 
     /// Does [`Manager::create`], once there are fewer in the making than there may be.
@@ -360,6 +400,14 @@ fn broke_off(error: &Error) -> bool {
         ErrorCode::UNAVAILABLE,
     ]
     .contains(&error.code())
+}
+
+/// What a request asks for, where it can be made.
+struct Checked {
+    sandbox_type: Arc<SandboxType>,
+    config: Value,
+    tools: Option<ToolsConfig>,
+    keep: bool,
 }
 
 /// A sandbox on its way to whoever asked for it: deleted where it does not arrive.

@@ -5,15 +5,14 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use super::Manager;
+use super::{CreateError, Manager};
 use crate::{
-    UnknownType,
     pool::{Pool, PoolError, PoolSpec, TooLarge},
     store::Change,
 };
 
 /// Why there is no new pool.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CreatePoolError {
     /// There is one of that name.
     #[error("there is a pool `{name}` already")]
@@ -21,9 +20,9 @@ pub enum CreatePoolError {
         /// The name.
         name: String,
     },
-    /// No plugin provides the type.
+    /// No sandbox of it could ever be made.
     #[error(transparent)]
-    UnknownType(#[from] UnknownType),
+    Sandbox(#[from] CreateError),
     /// It is to be too large.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -47,9 +46,18 @@ impl Manager {
         self.make_pool(spec, false)
     }
 
-    fn make_pool(&self, spec: PoolSpec, is_noted: bool) -> Result<Arc<Pool>, CreatePoolError> {
-        self.registry().sandbox_type(&spec.sandbox_type)?;
+    /// Checks what a pool is to be made from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::create_pool`], that it exists apart.
+    pub(crate) fn check_pool(&self, spec: &PoolSpec) -> Result<(), CreatePoolError> {
         PoolSpec::check_size(spec.size)?;
+        Ok(self.check(spec.request())?)
+    }
+
+    fn make_pool(&self, spec: PoolSpec, is_noted: bool) -> Result<Arc<Pool>, CreatePoolError> {
+        self.check_pool(&spec)?;
         let pool = {
             let mut pools = self.pools_by_name();
             if pools.contains_key(&spec.name) {

@@ -93,7 +93,7 @@ impl PoolSpec {
     }
 
     /// Returns what one of its sandboxes is made from.
-    pub(super) fn request(&self) -> CreateRequest {
+    pub(crate) fn request(&self) -> CreateRequest {
         let mut request = CreateRequest::new(&self.sandbox_type).config(self.config.clone());
         request.labels = self.labels.clone();
         request.pool = Some(self.name.clone());

@@ -204,6 +204,19 @@ impl Record {
         }
     }
 
+    /// Takes up what an earlier process left running, whatever kept another one from that meanwhile.
+    pub(super) fn recovered(&self) -> Result<()> {
+        let mut inner = self.inner();
+        let moved = self.status().move_to(Status::Running).map_err(illegal)?;
+        for key in HOSTS {
+            inner.metadata.remove(key);
+        }
+        self.journal.metadata(&inner.metadata);
+        self.set_status(moved, &mut inner);
+        inner.events.push("recovered".into(), Value::Null);
+        Ok(())
+    }
+
     /// Takes up where an earlier process left it; that is no news.
     pub(super) fn take_up(&self, status: Status) {
         self.status.send_replace(status);

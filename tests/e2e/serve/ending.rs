@@ -6,13 +6,14 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use boxyard_conformance::Library;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Home, Served, log_of, wait_until};
+use super::{Home, Served, log_of, read_to_end, wait_until};
 
 const SHELL: &str = "shell_executor";
 
@@ -64,7 +65,7 @@ fn a_sandbox_that_nobody_waits_for_any_more_is_deleted() {
     wait_until("it is being made", || noted(&journal, "create"));
     drop(client);
     // The server sees it go, whatever else it does.
-    thread::sleep(std::time::Duration::from_millis(200));
+    thread::sleep(Duration::from_millis(200));
     open_gate(&journal, "create");
     wait_until("it is cleaned up", || noted(&journal, "cleanup"));
     wait_until("it is forgotten", || sandboxes(&served) == 0);
@@ -107,6 +108,27 @@ fn what_was_asked_before_the_end_is_answered() {
     assert!(TcpStream::connect(served.address).is_err());
     let mut served = served;
     assert!(served.wait().success(), "{}", log_of(&home.yard));
+}
+
+#[test]
+fn who_only_began_to_ask_does_not_hold_the_end_up() {
+    let home = Home::new("[timeouts]\nshutdown = \"60s\"");
+    let mut served = home.serve();
+    let mut head = served.connect();
+    head.write_all(b"GET /health HTTP/1.1\r\nHost: loc")
+        .unwrap();
+    let mut body = served.connect();
+    body.write_all(b"POST /sandbox/tool/execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    // Both are there before the end begins.
+    assert_eq!(served.get("/health").status, 200);
+    served.signal(Signal::TERM);
+    let began = Instant::now();
+    let said = read_to_end(body);
+    assert!(said.starts_with("HTTP/1.1 503"), "{said}");
+    read_to_end(head);
+    assert!(served.wait().success(), "{}", log_of(&home.yard));
+    // Half of the time that there is would be theirs who wait for an answer.
+    assert!(began.elapsed() < Duration::from_secs(25));
 }
 
 #[test]

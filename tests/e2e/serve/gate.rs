@@ -117,6 +117,8 @@ fn a_key_is_asked_for_everywhere_and_shown_nowhere() {
         for header in [
             format!("X-API-Key: {key}"),
             format!("Authorization: Bearer {key}"),
+            format!("Authorization: bearer {key}"),
+            format!("Authorization: Bearer other\r\nX-API-Key: {key}"),
         ] {
             let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}");
             assert_eq!(status(&served, &head, ""), 200, "{head}");
@@ -153,11 +155,6 @@ fn what_is_not_safe_is_not_served() {
         "{said}"
     );
     let served = Served::start(&home.yard, &[]);
-    let (code, said) = serve(&["--listen", &served.address.to_string()]);
-    assert!(
-        code == Some(1) && said.contains("in use by another host"),
-        "{said}"
-    );
     let refused = served.post("/sandbox/create?sandbox_type=local_process", json!({}));
     assert_eq!(refused.status, 400);
     let detail = refused.body["detail"].as_str().unwrap();

@@ -62,6 +62,8 @@ fn every_mistake_has_its_status_and_a_text_that_helps() {
             "'initializing', 'running', 'idle', 'busy', 'stopping', 'stopped' or 'error'",
         ),
         ("GET", "/nope", None, 404, "Not Found"),
+        ("GET", "/sandbox/%ff", None, 400, "Invalid"),
+        ("DELETE", "/v1/sandboxes/%ff", None, 400, "Invalid"),
         ("DELETE", "/health", None, 405, "Method Not Allowed"),
         (
             "POST",

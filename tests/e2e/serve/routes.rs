@@ -179,9 +179,10 @@ fn a_pool_serves_in_turn_and_says_why_it_cannot() {
         json!({ "env": 7 }),
     );
     assert!(
-        bad.status == 500 && bad.body["detail"].as_str().unwrap().contains("env"),
+        bad.status == 400 && bad.body["detail"].as_str().unwrap().contains("env"),
         "{bad:?}"
     );
+    assert_eq!(run("echo still there", "5").body["output"], "still there\n");
     assert_eq!(
         served
             .post("/pool/initialize?pool_size=-1", json!({}))

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    net::TcpListener,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -176,6 +177,32 @@ fn a_pool_outlives_its_server_and_heals() {
         let now = listed(&served);
         now.len() == 2 && !old.iter().any(|id| now.iter().any(|it| id == it))
     });
+    served.end();
+}
+
+#[test]
+fn a_port_in_use_costs_no_sandbox() {
+    let home = Home::new("");
+    let served = home.serve();
+    let id = served.create("local_process", json!({}));
+    served.kill();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    for (listen, says) in [
+        (&*address, "is another server running"),
+        ("0.0.0.0:0", "API key"),
+    ] {
+        let output = boxyard(&home.yard, &["serve", "--listen", listen])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && text.contains(says),
+            "{text}"
+        );
+    }
+    let served = home.serve();
+    assert_eq!(listed(&served), [id]);
     served.end();
 }
 

@@ -1,6 +1,6 @@
 //! The one pool that ms-enclave's routes know.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     manager::CreatePoolError,
-    pool::{PoolError, PoolSpec, Reuse, TooLarge},
+    pool::{PoolError, PoolSpec, Reuse},
     tool::ToolError,
 };
 
@@ -60,11 +60,16 @@ pub(super) async fn initialize(
     spec.labels = request.labels;
     // Clients hold the ids of its sandboxes.
     spec.reuse = Reuse::Keep;
+    // One after the other: each is answered the sandboxes that it made.
+    let _turn = app.initializing.lock().await;
+    // Before what there is goes for it.
+    manager.check_pool(&spec).map_err(refused)?;
     let (pool, before) = match manager.pool(NAME) {
         // Once more adds to what is there.
         Ok(pool) if pool.stats().size > 0 && pool.spec().is_like(&spec) => {
+            pool.settled().await;
             let before = pool.ids();
-            pool.grow(size).map_err(too_large)?;
+            pool.grow(size).map_err(|error| refused(error.into()))?;
             (pool, before)
         }
         other => {
@@ -72,21 +77,17 @@ pub(super) async fn initialize(
                 // The last call says what it is.
                 manager.remove_pool(&pool);
             }
-            let pool = manager.create_pool(spec).map_err(|error| match error {
-                CreatePoolError::Exists { .. } => otherwise(),
-                CreatePoolError::TooLarge(error) => too_large(error),
-                error => ApiError::bad_request(error.to_string()),
-            })?;
-            (pool, Vec::new())
+            (manager.create_pool(spec).map_err(refused)?, Vec::new())
         }
     };
     pool.settled().await;
-    if pool.is_closed() {
-        return Err(otherwise());
-    }
     let mut ids = pool.ids();
     ids.retain(|id| !before.contains(id));
     if ids.is_empty() {
+        if pool.is_closed() {
+            let message = "the pool was deleted while it was filled";
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+        }
         let why = pool.stats().last_error.unwrap_or_default();
         // Nothing waits for what cannot be made: the next call asks anew.
         if before.is_empty() {
@@ -94,7 +95,7 @@ pub(super) async fn initialize(
         } else {
             pool.shrink(size);
         }
-        let message = format!("Failed to initialize pool: {why}");
+        let message = not_initialized(why);
         return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message));
     }
     let made: Vec<_> = ids.iter().filter_map(|id| manager.get(id)).collect();
@@ -102,21 +103,22 @@ pub(super) async fn initialize(
     Ok(answer(&ids))
 }
 
-fn otherwise() -> ApiError {
-    ApiError::new(
-        StatusCode::CONFLICT,
-        "the pool is being initialized otherwise",
-    )
+fn refused(error: CreatePoolError) -> ApiError {
+    match error {
+        CreatePoolError::TooLarge(error) => {
+            let at = &["query", "pool_size"];
+            let message = error.to_string();
+            ApiError::invalid("less_than_equal", at, &message, json!(error.found))
+        }
+        CreatePoolError::Exists { .. } => {
+            ApiError::new(StatusCode::CONFLICT, not_initialized(error))
+        }
+        CreatePoolError::Sandbox(_) => ApiError::bad_request(not_initialized(error)),
+    }
 }
 
-fn too_large(error: TooLarge) -> ApiError {
-    let at = &["query", "pool_size"];
-    ApiError::invalid(
-        "less_than_equal",
-        at,
-        &error.to_string(),
-        json!(error.found),
-    )
+fn not_initialized(why: impl fmt::Display) -> String {
+    format!("Failed to initialize pool: {why}")
 }
 
 fn answer(ids: &[String]) -> axum::response::Response {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
@@ -15,12 +15,13 @@ use super::{
     super::{
         App, body,
         error::{ApiError, ApiResult},
+        id::Id,
     },
     named, view,
 };
 use crate::{sandbox::Sandbox, tool::ToolError};
 
-pub(super) async fn list(State(app): State<Arc<App>>, Path(id): Path<String>) -> ApiResult {
+pub(super) async fn list(State(app): State<Arc<App>>, Id(id): Id) -> ApiResult {
     let sandbox = named(app.host.manager(), &id)?;
     Ok(Json(view::tools(&sandbox)).into_response())
 }

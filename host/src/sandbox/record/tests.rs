@@ -87,6 +87,21 @@ fn a_sandbox_is_busy_while_calls_run_and_takes_none_before_or_after() {
 }
 
 #[test]
+fn what_kept_an_earlier_host_from_it_is_no_news_once_it_is_recovered() {
+    let mut beginning = beginning_of(SystemTime::now(), Duration::MAX);
+    let metadata = &mut beginning.past.metadata;
+    metadata.insert("error".into(), json!("its plugin was gone"));
+    metadata.insert("pid".into(), json!(7));
+    let record = Record::new(beginning);
+    record.recovered().unwrap();
+    let metadata = record.info().metadata;
+    assert_eq!(
+        metadata.into_iter().collect::<Vec<_>>(),
+        [("pid".into(), json!(7))]
+    );
+}
+
+#[test]
 fn one_that_waits_in_a_pool_does_so_again_after_a_call() {
     let record = record();
     record.move_to(Status::Running).unwrap();
