@@ -21,6 +21,14 @@ pub(super) fn line(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(anstream::stdout(), "{text}")
 }
 
+/// Prints the text of a program, which mostly ends its last line itself.
+pub(super) fn text(text: &str) -> io::Result<()> {
+    match text.strip_suffix('\n').unwrap_or(text) {
+        "" if text.is_empty() => Ok(()),
+        text => line(text),
+    }
+}
+
 /// Prints a table for people.
 pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();

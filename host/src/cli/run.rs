@@ -296,11 +296,20 @@ async fn run_tool(
     })
 }
 
+/// Prints what a tool answered, whatever it says beside: a script that failed has printed too.
 fn print_tool_result(result: &ToolResult) -> Result<(), Failure> {
-    match (&result.error, &result.output) {
-        (Some(error), _) => output::complain(&anyhow::anyhow!("tool `{}`: {error}", result.tool)),
-        (None, Value::String(text)) => output::line(text)?,
-        (None, document) => output::line(output::one_line(document))?,
+    match &result.output {
+        Value::Null => {}
+        Value::String(text) => output::text(text)?,
+        document => output::line(output::one_line(document))?,
+    }
+    let Some(error) = &result.error else {
+        return Ok(());
+    };
+    if result.status == ToolStatus::Success {
+        output::remark(error.trim_end());
+    } else {
+        output::complain(&anyhow::anyhow!("tool `{}`: {error}", result.tool));
     }
     Ok(())
 }

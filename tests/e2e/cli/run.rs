@@ -61,6 +61,38 @@ fn the_quick_verification_of_the_seed_is_true() {
 }
 
 #[test]
+fn a_tool_keeps_its_output_beside_what_it_writes_to_standard_error() {
+    let cli = Cli::new();
+    let tool = |command: &str| {
+        let params = json!({ "command": command }).to_string();
+        let run = ["run", "-t", "local-process", "--tool", "shell_executor"];
+        cli.output(&[&run[..], &["--params", &params]].concat())
+    };
+    let output = tool("echo out; echo warn >&2");
+    assert_eq!(
+        (code(&output), stdout(&output).as_str()),
+        (0, "out\n"),
+        "{output:?}"
+    );
+    // The plugin's own warning is before it.
+    let said = stderr(&output);
+    assert!(
+        said.ends_with("\nwarn\n") && !said.contains("error"),
+        "{said}"
+    );
+    let output = tool("echo out; echo no >&2; exit 3");
+    assert_eq!(
+        (code(&output), stdout(&output).as_str()),
+        (1, "out\n"),
+        "{output:?}"
+    );
+    let said = stderr(&output);
+    assert!(said.contains("error: tool `shell_executor`: no"), "{said}");
+    let output = tool("true");
+    assert_eq!((code(&output), output.stdout), (0, vec![]));
+}
+
+#[test]
 fn the_exit_code_is_the_commands_or_says_why_there_is_none() {
     let cli = Cli::new();
     let run = ["run", "-t", "local-process"];
