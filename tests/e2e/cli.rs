@@ -7,6 +7,7 @@ mod config;
 mod ends;
 mod new;
 mod plugins;
+mod remote;
 mod run;
 mod streams;
 

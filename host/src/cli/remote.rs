@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::{Agent, Body, http::Response};
@@ -164,9 +165,11 @@ pub(super) fn ps(args: &PsArgs) -> Result<u8, Failure> {
 pub(super) fn rm(args: &RmArgs) -> Result<u8, Failure> {
     let mut code = exit::SUCCESS;
     for id in &args.ids {
+        // Whatever was typed, it names a sandbox and is no other path and no query.
+        let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
         match args
             .remote
-            .ask("DELETE", &format!("/v1/sandboxes/{id}"), &[])
+            .ask("DELETE", &format!("/v1/sandboxes/{name}"), &[])
         {
             Ok(_) => output::line(id)?,
             Err(failure) => {
