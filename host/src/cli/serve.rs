@@ -85,7 +85,11 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     let server = Server::new(host.clone(), listener);
     keep_pools(&host, &BTreeMap::new());
     let sweeping = tokio::spawn(sweep(host.clone()));
-    output::line(format_args!("listening on http://{}", server.address()))?;
+    let listening = format!("listening on http://{}", server.address());
+    if let Err(error) = output::line(&listening) {
+        // Clients need the server, not the line.
+        tracing::warn!("{listening}; standard output does not take it: {error}");
+    }
     let doors = server.doors();
     let stop = async {
         loop {

@@ -1,19 +1,19 @@
 //! Clients that go away in the middle, and a server that does.
 
 use std::{
-    fs,
-    io::Write,
-    net::TcpStream,
+    fs::{self, File},
+    io::{self, Write},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use boxyard_conformance::Library;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Home, Served, log_of, read_to_end, wait_until};
+use super::{Home, LOG, Served, boxyard, log_of, read_to_end, wait_until};
 
 const SHELL: &str = "shell_executor";
 
@@ -147,4 +147,27 @@ fn what_takes_too_long_at_the_end_is_ended_and_answered() {
     });
     let mut served = served;
     assert!(served.wait().success(), "{}", log_of(&home.yard));
+}
+
+#[test]
+fn a_server_whose_standard_output_is_closed_serves_and_ends_in_order() {
+    let home = Home::new("");
+    let arguments = ["serve", "--listen", "127.0.0.1:0"];
+    let mut command = boxyard(&home.yard, &arguments);
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let log = File::create(home.yard.root().join(LOG)).unwrap();
+    let mut child = command.stdout(writer).stderr(log).spawn().unwrap();
+    let line = "listening on http://";
+    wait_until("it listens or has ended", || {
+        log_of(&home.yard).contains(line) || child.try_wait().unwrap().is_some()
+    });
+    let log = log_of(&home.yard);
+    let (_, rest) = log
+        .split_once(line)
+        .unwrap_or_else(|| panic!("it said: {log}"));
+    let address: SocketAddr = rest.split(';').next().unwrap().parse().unwrap();
+    assert!(TcpStream::connect(address).is_ok());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
 }
