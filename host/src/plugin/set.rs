@@ -80,6 +80,9 @@ pub(crate) struct PluginSet {
     host_id: String,
     copies: Copies,
     placement: Box<dyn Placement>,
+    /// Held through a search, which takes as long as plugins take to initialise: one at a time.
+    search: Mutex<()>,
+    /// What is known, held for no longer than a look or a change takes.
     state: Mutex<State>,
 }
 
@@ -132,35 +135,43 @@ impl PluginSet {
             config,
             host_id,
             placement,
+            search: Mutex::default(),
             state: Mutex::default(),
         }
     }
 
     /// Searches the directories and loads what is new. Blocks while plugins initialise.
     pub(crate) fn rescan(&self) -> Scan {
-        let mut state = self.state();
-        let scan = self.search(None, &mut state);
-        state.scan = scan.announced();
-        state.scan.clone()
+        let _alone = self.alone();
+        self.found(self.search(None))
     }
 
     /// Does [`PluginSet::rescan`] and loads only what is needed; everything where that is not
     /// all there.
     pub(crate) fn rescan_needed(&self, needed: &Needed) -> Scan {
-        let mut state = self.state();
-        let mut scan = self.search(Some(needed), &mut state);
+        let _alone = self.alone();
+        let mut scan = self.search(Some(needed));
         if !needed.is_offered_by(&scan.registry) {
-            scan = self.search(None, &mut state);
+            scan = self.search(None);
         }
-        state.scan = scan.announced();
-        state.scan.clone()
+        self.found(scan)
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.search.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self, scan: Scan) -> Scan {
+        let scan = scan.announced();
+        self.state().scan = scan.clone();
+        scan
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn search(&self, needed: Option<&Needed>, state: &mut State) -> Scan {
+    fn search(&self, needed: Option<&Needed>) -> Scan {
         let (candidates, problems) = self.candidates();
         let mut reports = Vec::new();
         let mut inspected = Vec::new();
@@ -182,7 +193,7 @@ impl PluginSet {
             }
             let is_needed = needed.is_none_or(|needed| needed.includes(&plugin.manifest));
             let loaded = self.admit(&plugin, &names).and_then(|()| {
-                let wanted = is_needed.then(|| self.loaded(&plugin, state));
+                let wanted = is_needed.then(|| self.loaded(&plugin));
                 wanted.transpose()
             });
             match loaded {
@@ -247,21 +258,28 @@ impl PluginSet {
     }
 
     /// Takes a plugin through the steps that are left, or finds it loaded.
-    fn loaded(&self, plugin: &Arc<Inspected>, state: &mut State) -> Result<Arc<Loaded>, Refused> {
-        if let Some(known) = state.loaded.get(&plugin.sha256) {
-            return Ok(Arc::clone(known));
-        }
-        if let Some(reason) = state.failed.get(&plugin.sha256) {
-            return Err(Refused::Before(reason.clone()));
-        }
-        let new = Arc::new(self.load(plugin).inspect_err(|refused| {
-            if refused.ran() {
-                let reason = refused.to_string();
-                state.failed.insert(plugin.sha256.clone(), reason);
+    fn loaded(&self, plugin: &Arc<Inspected>) -> Result<Arc<Loaded>, Refused> {
+        {
+            let state = self.state();
+            if let Some(known) = state.loaded.get(&plugin.sha256) {
+                return Ok(Arc::clone(known));
             }
-        })?);
-        state.loaded.insert(plugin.sha256.clone(), Arc::clone(&new));
-        Ok(new)
+            if let Some(reason) = state.failed.get(&plugin.sha256) {
+                return Err(Refused::Before(reason.clone()));
+            }
+        }
+        let loaded = self.load(plugin).map(Arc::new);
+        let (mut state, sha256) = (self.state(), plugin.sha256.clone());
+        match &loaded {
+            Ok(new) => {
+                state.loaded.insert(sha256, Arc::clone(new));
+            }
+            Err(refused) if refused.ran() => {
+                state.failed.insert(sha256, refused.to_string());
+            }
+            Err(_) => {}
+        }
+        loaded
     }
 
     fn load(&self, plugin: &Arc<Inspected>) -> Result<Loaded, Refused> {
@@ -299,11 +317,12 @@ impl PluginSet {
 
     /// Ends every plugin's runtime; one that overruns the deadline is left behind.
     pub(crate) fn shutdown(&self, deadline: Duration) {
-        let state = self.state();
+        // One that is being loaded now is left behind: the process does not wait for what may hang.
+        let loaded: Vec<_> = self.state().loaded.values().map(Arc::clone).collect();
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let (done, finished) = mpsc::channel();
-        for plugin in state.loaded.values() {
-            let (plugin, done) = (Arc::clone(plugin), done.clone());
+        for plugin in loaded {
+            let done = done.clone();
             thread::spawn(move || {
                 if let Err(failure) = plugin.module.call_shutdown(deadline_ms).into_result() {
                     let name = &plugin.manifest.name;

@@ -171,3 +171,26 @@ fn a_server_whose_standard_output_is_closed_serves_and_ends_in_order() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn the_end_does_not_wait_for_a_plugin_that_hangs_while_it_is_loaded() {
+    let home = Home::new("timeouts = { load = '10m', shutdown = '2s' }");
+    let mut served = home.serve();
+    home.yard
+        .put("hangs.so", &Library::example("open_hangs").unwrap())
+        .unwrap();
+    served.signal(Signal::HUP);
+    let threads = format!("/proc/{}/task", served.child.id());
+    wait_until("the plugin is being loaded", || {
+        let threads = fs::read_dir(&threads).unwrap().filter_map(Result::ok);
+        threads
+            .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok())
+            .any(|name| name.trim() == "plugin-init")
+    });
+    assert_eq!(served.get("/health").status, 200);
+    served.signal(Signal::TERM);
+    wait_until("it has ended", || {
+        served.child.try_wait().unwrap().is_some()
+    });
+    assert!(served.wait().success(), "{}", log_of(&home.yard));
+}
