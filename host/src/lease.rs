@@ -15,6 +15,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tempfile::{NamedTempFile, PersistError};
+
 /// The extension of a free lease of which a sweep found nothing.
 const CLEAN: &str = "clean";
 
@@ -28,6 +30,8 @@ pub(crate) struct Lease {
     types: Mutex<BTreeSet<String>>,
     /// Whether there may be something under it that nobody knows of.
     kept: AtomicBool,
+    /// Whether what it lists outlives a power cut too, as a store does.
+    is_synced: bool,
 }
 
 /// A lease whose process is dead; locked by us while we sweep for it.
@@ -61,6 +65,7 @@ impl Lease {
             file: Mutex::new(file),
             types: Mutex::default(),
             kept: AtomicBool::new(false),
+            is_synced: false,
         })
     }
 
@@ -87,6 +92,7 @@ impl Lease {
             file: Mutex::new(file),
             // The store is there longer than any of its hosts.
             kept: AtomicBool::new(true),
+            is_synced: true,
         }))
     }
 
@@ -100,7 +106,8 @@ impl Lease {
         &self.id
     }
 
-    /// Notes that sandboxes of a type are made under the lease; on disk when it returns.
+    /// Notes that sandboxes of a type are made under the lease. When it returns, the note outlives this
+    /// process; a power cut too where the lease is a store's, which takes the disk's time once a type.
     pub(crate) fn note_type(&self, name: &str) -> io::Result<()> {
         let mut types = self.types.lock().unwrap_or_else(PoisonError::into_inner);
         if types.contains(name) {
@@ -109,6 +116,9 @@ impl Lease {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::End(0))?;
         writeln!(file, "{name}")?;
+        if self.is_synced {
+            file.sync_data()?;
+        }
         types.insert(name.into());
         Ok(())
     }
@@ -184,24 +194,57 @@ fn lock_free(path: &Path) -> Option<FreeLease> {
     })
 }
 
-/// Returns a host's name, which lives as long as its state directory.
+/// Returns a host's name, which lives as long as its state directory and outlives a power cut.
+///
+/// A file that holds no name gets another one: what has no name would share it with every other host
+/// that has none, and sweep for them.
 pub(crate) fn host_id(state_dir: &Path) -> io::Result<String> {
     fs::create_dir_all(state_dir)?;
     let path = state_dir.join("host-id");
-    match fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    let error = match read_id(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match write_id(state_dir, |file| file.persist_noclobber(&path)) {
+                // Another process was first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_id(&path),
+                written => written,
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => error,
+        read => return read,
+    };
+    // Whoever finds it damaged waits here for the one who replaces it: two names would be one too many.
+    let damaged = OpenOptions::new().read(true).write(true).open(&path)?;
+    damaged.lock()?;
+    if let Ok(id) = read_id(&path) {
+        return Ok(id);
     }
-    let mut file = tempfile::NamedTempFile::new_in(state_dir)?;
+    tracing::warn!("{error}: it is replaced");
+    write_id(state_dir, |file| file.persist(&path))
+}
+
+fn read_id(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    let id = bytes.trim_ascii();
+    if id.is_empty() || !id.iter().all(u8::is_ascii_graphic) {
+        let message = format!("{} holds no name of a host", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(String::from_utf8_lossy(id).into_owned())
+}
+
+/// Writes a new name; `persist` gives the file its own.
+fn write_id(
+    state_dir: &Path,
+    persist: impl FnOnce(NamedTempFile) -> Result<File, PersistError>,
+) -> io::Result<String> {
+    let mut file = NamedTempFile::new_in(state_dir)?;
     let id = new_id();
     writeln!(file, "{id}")?;
-    match file.persist_noclobber(&path) {
-        Ok(_) => Ok(id),
-        // Another process was first.
-        Err(_) => Ok(fs::read_to_string(&path)?.trim().to_owned()),
-    }
+    // A power cut must not leave a file without its content, nor the name of one that was used.
+    file.as_file().sync_all()?;
+    persist(file).map_err(|error| error.error)?;
+    File::open(state_dir)?.sync_all()?;
+    Ok(id)
 }
 
 /// Returns a name that no other host, lease or sandbox has.
@@ -271,5 +314,32 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = host_id(directory.path()).unwrap();
         assert_eq!(host_id(directory.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn a_host_whose_name_was_lost_gets_another_and_keeps_that() {
+        for damaged in [&b""[..], b" \n", &[0; 13], b"\xff\xfe"] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("host-id"), damaged).unwrap();
+            let names: BTreeSet<String> = std::thread::scope(|scope| {
+                let named = || host_id(directory.path()).unwrap();
+                let hosts: Vec<_> = (0..8).map(|_| scope.spawn(named)).collect();
+                hosts.into_iter().map(|host| host.join().unwrap()).collect()
+            });
+            let [name] = Vec::from_iter(names).try_into().unwrap();
+            assert_eq!(name.len(), new_id().len(), "{damaged:?}: {name:?}");
+            assert_eq!(host_id(directory.path()).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn hosts_that_start_at_once_have_one_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: BTreeSet<String> = std::thread::scope(|scope| {
+            let named = || host_id(directory.path()).unwrap();
+            let hosts: Vec<_> = (0..8).map(|_| scope.spawn(named)).collect();
+            hosts.into_iter().map(|host| host.join().unwrap()).collect()
+        });
+        assert_eq!(names.len(), 1, "{names:?}");
     }
 }
