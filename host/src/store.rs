@@ -171,8 +171,22 @@ impl Change {
     fn replaces(&self, earlier: &Self) -> bool {
         match (self, earlier) {
             (Self::Status { id, .. }, Self::Status { id: of, .. })
-            | (Self::Metadata { id, .. }, Self::Metadata { id: of, .. }) => id == of,
+            | (Self::Metadata { id, .. }, Self::Metadata { id: of, .. })
+            | (Self::State { id, .. }, Self::State { id: of, .. }) => id == of,
+            (
+                Self::PutPool(_) | Self::RemovePool { .. },
+                Self::PutPool(_) | Self::RemovePool { .. },
+            ) => self.pool() == earlier.pool(),
             _ => false,
+        }
+    }
+
+    /// Returns the name of the pool that it is about.
+    fn pool(&self) -> Option<&str> {
+        match self {
+            Self::PutPool(spec) => Some(&spec.name),
+            Self::RemovePool { name } => Some(name),
+            _ => None,
         }
     }
 }
@@ -229,7 +243,9 @@ impl Store {
         let _ = self.jobs.send(Job { change, done: None });
     }
 
-    /// Makes a change; it is on disk, with all that were asked for before, when this returns.
+    /// Makes a change; it is on disk when this returns, with all that were asked for before and could
+    /// be written. What could not be, on a full disk, is tried again until it can: to wait for that too,
+    /// make [`Change::Nothing`].
     pub(crate) async fn make(&self, change: Change) -> Result<(), StoreError> {
         let (done, told) = oneshot::channel();
         let job = Job {

@@ -94,9 +94,12 @@ impl Writer<'_> {
             Change::Nothing => self.catch_up(),
             _ => self.write_one(&change),
         };
-        if written.is_err() && matches!(change, Change::Remove { .. }) {
+        match written {
+            // Written later, they would undo it.
+            Ok(()) => self.late.retain(|earlier| !change.replaces(earlier)),
             // What is gone cannot be taken back.
-            self.keep(change);
+            Err(_) if matches!(change, Change::Remove { .. }) => self.keep(change),
+            Err(_) => {}
         }
         // As above.
         let _ = done.send(written);
@@ -201,4 +204,58 @@ fn text(document: &impl Serialize) -> rusqlite::Result<String> {
 fn milliseconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pool::PoolSpec, store::schema as tables};
+
+    fn put(size: usize) -> Change {
+        Change::PutPool(Box::new(PoolSpec::new("p", "docker", size)))
+    }
+
+    fn remove() -> Change {
+        Change::RemovePool { name: "p".into() }
+    }
+
+    fn check(test: impl FnOnce(&mut Writer<'_>)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        test(&mut Writer {
+            connection: tables::open(&path).unwrap(),
+            path: &path,
+            late: Vec::new(),
+            tried: Instant::now(),
+        });
+    }
+
+    #[test]
+    fn of_what_is_late_about_a_pool_the_last_is_kept() {
+        check(|writer| {
+            for change in [put(1), put(2), remove(), put(3), remove()] {
+                writer.keep(change);
+            }
+            writer.keep(Change::RemovePool { name: "q".into() });
+            let pools: Vec<_> = writer.late.iter().map(Change::pool).collect();
+            assert_eq!(pools, [Some("p"), Some("q")]);
+            assert!(matches!(writer.late[0], Change::RemovePool { .. }));
+        });
+    }
+
+    #[test]
+    fn what_is_late_does_not_undo_what_was_written_after_it() {
+        check(|writer| {
+            writer.keep(remove());
+            let (done, mut told) = oneshot::channel();
+            writer.make_one(Job {
+                change: put(7),
+                done: Some(done),
+            });
+            assert!(matches!(told.try_recv(), Ok(Ok(()))));
+            writer.catch_up().unwrap();
+            let contents = tables::read(&mut writer.connection, writer.path).unwrap();
+            assert_eq!(contents.pools[0].size, 7);
+        });
+    }
 }
