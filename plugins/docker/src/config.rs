@@ -106,7 +106,7 @@ pub(crate) struct Config {
     pub(crate) healthcheck: bool,
     /// How many seconds what runs beside the commands has to end by itself, after SIGTERM, when
     /// the sandbox stops.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = MOST_STOP_TIMEOUT))]
     pub(crate) stop_timeout: f64,
     /// How the host speaks to the sandbox: over a `socket` that is mounted into it, or by the
     /// engine's `attach`; the first that works without it.
@@ -170,6 +170,10 @@ impl Default for Config {
 
 /// Engines refuse less: a container could not even start.
 const LEAST_MEMORY: Size = Size::mib(6);
+
+/// The host gives a stop 30 s unless its operator says otherwise, and the rest of it has to fit in
+/// too. Where the operator gives less, the call's own deadline cuts it short.
+const MOST_STOP_TIMEOUT: f64 = 25.0;
 
 impl Config {
     /// Checks what the schema cannot say.
@@ -276,13 +280,15 @@ impl Config {
 
     /// Returns how long what runs beside the commands has to end by itself.
     pub(crate) fn stop_timeout(&self) -> Result<Duration> {
-        Duration::try_from_secs_f64(self.stop_timeout).map_err(|_| {
-            wrong(
+        let seconds = self.stop_timeout;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(patience) if seconds <= MOST_STOP_TIMEOUT => Ok(patience),
+            _ => Err(wrong(
                 "stop_timeout",
-                "a number of seconds from 0",
-                self.stop_timeout,
-            )
-        })
+                format_args!("a number of seconds from 0 to {MOST_STOP_TIMEOUT}"),
+                seconds,
+            )),
+        }
     }
 
     /// Returns what runs beside the commands, put together as engines do, or `None` where that

@@ -123,9 +123,9 @@ impl DockerSandbox {
         self.agent()
     }
 
-    async fn end_agent(&self) {
+    async fn end_agent(&self, call: &Call) {
         if let Some(agent) = self.agent.get() {
-            agent.end(&self.parts, self.own.get()).await;
+            agent.end(&self.parts, self.own.get(), call).await;
         }
     }
 }
@@ -155,14 +155,14 @@ impl Sandbox for DockerSandbox {
         Ok(())
     }
 
-    async fn stop(&self, _call: &Call) -> Result<()> {
+    async fn stop(&self, call: &Call) -> Result<()> {
         // Nobody starts it any more.
         self.beginning.lock().await.take();
         if self.agent.get().is_none() {
             return Ok(());
         }
         let docker = &self.parts.connection.docker;
-        self.end_agent().await;
+        self.end_agent(call).await;
         match timeout(ENDED, link::ended(docker, &self.parts.container)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error.context(format_args!(
@@ -178,9 +178,9 @@ impl Sandbox for DockerSandbox {
         }
     }
 
-    async fn cleanup(&self, _call: &Call) -> Result<()> {
+    async fn cleanup(&self, call: &Call) -> Result<()> {
         self.beginning.lock().await.take();
-        self.end_agent().await;
+        self.end_agent(call).await;
         self.parts.remove().await?;
         self.removed.store(true, Ordering::Relaxed);
         Ok(())

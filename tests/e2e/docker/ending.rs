@@ -50,6 +50,37 @@ async fn a_sandbox_that_ignores_signals_is_deleted_at_once() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_of_its_own_has_no_more_time_to_end_than_the_stop() {
+    let Some(mut dock) = Dock::new(IMAGE) else {
+        return;
+    };
+    dock.yard.config.timeouts.stop = Duration::from_secs(4);
+    bounded(async {
+        let dock = dock.start().await;
+        let stubborn = format!("trap '' TERM; touch /up; {STUBBORN}");
+        let sandbox = dock.sandbox(json!({ "command": stubborn, "stop_timeout": 25 }));
+        let sandbox = sandbox.await;
+        let up = Command::shell("until test -e /up; do sleep 0.01; done");
+        sandbox.run(up, None).await.unwrap();
+        let began = Instant::now();
+        dock.delete(&sandbox).await;
+        let took = began.elapsed();
+        dock.is_clean();
+        // The stop did not fail: there was time left for it when the command's was over.
+        let failed = sandbox.events().iter().any(|event| event.kind == "error");
+        assert!(!failed, "{:?}", sandbox.events());
+        // It had its time, and no more.
+        let least = Duration::from_secs(1);
+        assert!((least..4 * QUICK).contains(&took), "it took {took:?}");
+        let error = dock.create(json!({ "stop_timeout": 3600 })).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("stop_timeout"), "{error}");
+        dock.end().await;
+    })
+    .await;
+}
+
 #[test]
 fn a_run_that_is_terminated_leaves_nothing() {
     let Some(dock) = Dock::new(IMAGE) else { return };

@@ -44,6 +44,10 @@ fn what_is_wrong_is_named() {
         (json!({"timeout": 0}), "timeout"),
         (json!({"timeout": -1.5}), "-1.5"),
         (json!({"stop_timeout": -1}), "stop_timeout"),
+        (
+            json!({"stop_timeout": 1e9}),
+            "stop_timeout: expected a number of seconds from 0 to 25, found 1000000000",
+        ),
         (json!({"network": ""}), "network"),
         (
             json!({"network_enabled": false, "ports": {"80": null}}),
@@ -160,4 +164,5 @@ fn the_schema_describes_every_key() {
     }
     assert!(properties["memory_limit"]["pattern"].is_string());
     assert_eq!(properties["memory_limit"]["default"], "4g");
+    assert_eq!(properties["stop_timeout"]["maximum"], 25.0);
 }

@@ -89,7 +89,7 @@ impl Agent {
     }
 
     /// Has the agent kill everything and end, and the engine where it does not.
-    pub(super) async fn end(&self, parts: &Parts, own: Option<&OwnCommand>) {
+    pub(super) async fn end(&self, parts: &Parts, own: Option<&OwnCommand>, call: &Call) {
         self.ending.store(true, Ordering::Relaxed);
         if self.ended.load(Ordering::Relaxed) {
             return;
@@ -101,7 +101,7 @@ impl Agent {
             Some(lost) => lost,
             None => {
                 if let Some(own) = own {
-                    own.end(parts.stop_timeout).await;
+                    own.end(parts.stop_timeout, SHUT_DOWN, call).await;
                 }
                 match self.client.shut_down(SHUT_DOWN).await {
                     Ok(()) => return self.ended.store(true, Ordering::Relaxed),
