@@ -1,6 +1,6 @@
 //! How host and agent speak: over a socket that the container sees, or over the engine.
 
-use std::{io, path::Path, pin::Pin, time::Duration};
+use std::{fmt, io, path::Path, pin::Pin, time::Duration};
 
 use bollard::{
     Docker,
@@ -50,19 +50,80 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With its first process, the agent, which had this exit code.
+    With(i64),
+    /// It is not there any more.
+    Gone,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::With(code) => write!(f, "the container ended with exit code {code}"),
+            Self::Gone => f.write_str("the container is gone"),
+        }
+    }
+}
+
+/// Why an agent did not come in over its socket.
+#[derive(Debug)]
+pub(crate) enum Unconnected {
+    /// Its container runs, and nobody connects.
+    Silent,
+    /// Its container ended, or was ended.
+    Ended(Ended),
+    /// The container could not be started, or nobody knows what became of it.
+    Failed(Error),
+}
+
+impl Unconnected {
+    /// The exit code of an agent that cannot open its connection. One that is killed has another,
+    /// and a container that cannot run it is not started in the first place.
+    const REFUSED: Ended = Ended::With(1);
+
+    /// Whether it is the socket that does not work, and not the container.
+    pub(crate) fn is_of_the_socket(&self) -> bool {
+        matches!(self, Self::Silent | Self::Ended(Self::REFUSED))
+    }
+}
+
+impl From<Error> for Unconnected {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unconnected> for Error {
+    fn from(why: Unconnected) -> Self {
+        match why {
+            Unconnected::Silent => Self::unavailable(format_args!(
+                "the guest agent did not connect within {} s",
+                CONNECT.as_secs()
+            )),
+            Unconnected::Ended(ended) => {
+                Self::unavailable(format_args!("the guest agent did not connect: {ended}"))
+            }
+            Unconnected::Failed(error) => error,
+        }
+    }
+}
+
 /// Starts a container and takes the connection of its agent.
 pub(crate) async fn over_socket(
     docker: &Docker,
     container: &str,
     listener: &UnixListener,
-) -> Result<Line> {
+) -> Result<Line, Unconnected> {
     let start = async {
         let started = docker.start_container(container, None::<StartContainerOptions>);
         started.await.doing("starting the container")
     };
     // The agent is there before the engine says so.
     let connected = async {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = listener.accept().await.map_err(Error::from)?;
         Ok::<_, Error>(stream)
     };
     tokio::pin!(connected);
@@ -76,11 +137,9 @@ pub(crate) async fn over_socket(
     tokio::select! {
         stream = timeout(CONNECT, connected) => match stream {
             Ok(stream) => Ok(Box::pin(stream?)),
-            Err(_) => Err(unconnected(&format!(
-                "it did not connect within {} s", CONNECT.as_secs()
-            ))),
+            Err(_) => Err(Unconnected::Silent),
         },
-        ended = ended(docker, container) => Err(unconnected(&ended?)),
+        ended = ended(docker, container) => Err(Unconnected::Ended(ended?)),
     }
 }
 
@@ -120,14 +179,14 @@ pub(crate) async fn over_attach(docker: &Docker, container: &str) -> Result<Line
 /// # Errors
 ///
 /// The engine does not say so: whether the container runs is not known.
-pub(crate) async fn ended(docker: &Docker, container: &str) -> Result<String> {
+pub(crate) async fn ended(docker: &Docker, container: &str) -> Result<Ended> {
     let mut waiting = docker.wait_container(container, None::<WaitContainerOptions>);
     let code = match waiting.next().await {
         Some(Ok(ended)) => ended.status_code,
         Some(Err(EngineError::DockerContainerWaitError { code, .. })) => code,
         Some(Err(error)) => match failure(error) {
             error if error.code() == ErrorCode::NOT_FOUND => {
-                return Ok("the container is gone".into());
+                return Ok(Ended::Gone);
             }
             error => return Err(error),
         },
@@ -136,19 +195,7 @@ pub(crate) async fn ended(docker: &Docker, container: &str) -> Result<String> {
             return Err(broken.retryable());
         }
     };
-    Ok(format!("the container ended with exit code {code}"))
-}
-
-/// What an agent that does not connect is told of as, and known by.
-const UNREACHED: &str = "the guest agent is not reached";
-
-fn unconnected(why: &str) -> Error {
-    Error::unavailable(format_args!("{UNREACHED}: {why}"))
-}
-
-/// Whether an agent did not connect, though its container could be started.
-pub(crate) fn is_unreached(error: &Error) -> bool {
-    error.message().starts_with(UNREACHED)
+    Ok(Ended::With(code))
 }
 
 /// Puts the agent into a container that was not started, for engines that cannot mount it: into

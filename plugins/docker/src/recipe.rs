@@ -32,7 +32,8 @@ pub(crate) struct Maker {
     data_dir: PathBuf,
     /// The file that is the agent's program, once it was written.
     program: Mutex<Option<PathBuf>>,
-    /// Whether a container could not be reached over a socket, so that none will be.
+    /// Whether no container is tried over a socket any more, for one could not be reached over its
+    /// own and was attached to.
     attaches: AtomicBool,
 }
 
@@ -132,15 +133,11 @@ impl Recipe {
         let transport = door.transport();
         let line = match door {
             Door::Socket(listener) => link::over_socket(docker, &parts.container, &listener).await,
-            Door::Attach => link::over_attach(docker, &parts.container).await,
+            Door::Attach => Ok(link::over_attach(docker, &parts.container).await?),
         };
         match line {
-            Err(error)
-                if transport == Transport::Socket
-                    && self.config.transport.is_none()
-                    && link::is_unreached(&error) =>
-            {
-                let again = self.make_again(parts, &error).await?;
+            Err(why) if self.config.transport.is_none() && why.is_of_the_socket() => {
+                let again = self.make_again(parts, &why.into()).await?;
                 Ok(Started {
                     id: again.id,
                     line: link::over_attach(docker, &parts.container).await?,
@@ -155,16 +152,22 @@ impl Recipe {
         }
     }
 
+    /// Notes that an agent answered: where that was by attaching because nothing else worked, no
+    /// other container is tried over a socket.
+    pub(crate) fn answered(&self, transport: Transport) {
+        if transport == Transport::Attach && self.config.transport.is_none() {
+            self.maker.attaches.store(true, Ordering::Relaxed);
+        }
+    }
+
     async fn make_again(&self, parts: &Parts, why: &Error) -> Result<Made> {
-        tracing::info!(reason = %why, "no socket leads into containers: they are attached to");
+        tracing::info!(reason = %why, "no socket leads into the container: it is attached to");
         parts
             .context
             .event("transport-changed", json!({ "reason": why.message() }));
         removal::remove(&parts.connection, &parts.container).await?;
         parts.meeting.remove().await?;
-        let made = self.make_with(Transport::Attach, parts).await?;
-        self.maker.attaches.store(true, Ordering::Relaxed);
-        Ok(made)
+        self.make_with(Transport::Attach, parts).await
     }
 
     async fn make_with(&self, transport: Transport, parts: &Parts) -> Result<Made> {
@@ -235,5 +238,35 @@ fn rust_arch(name: &str) -> &str {
         "arm64" => "aarch64",
         "386" => "x86",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_agent_that_answers_shows_that_no_socket_works() {
+        for (wanted, answered, attaches) in [
+            (None, None, false),
+            (None, Some(Transport::Socket), false),
+            (Some(Transport::Attach), Some(Transport::Attach), false),
+            (None, Some(Transport::Attach), true),
+        ] {
+            let recipe = Recipe {
+                maker: Arc::new(Maker::new(Path::new("/nonexistent"))),
+                config: Config {
+                    transport: wanted,
+                    ..Config::default()
+                },
+                allowed: Allowed::default(),
+                image: ImageFacts::default(),
+            };
+            if let Some(transport) = answered {
+                recipe.answered(transport);
+            }
+            let found = recipe.maker.attaches.load(Ordering::Relaxed);
+            assert_eq!(found, attaches, "{wanted:?} {answered:?}");
+        }
     }
 }

@@ -143,6 +143,7 @@ impl Sandbox for DockerSandbox {
             transport,
         } = started.await?;
         let (client, work) = Client::connect(line, beginning.setup).await?;
+        beginning.recipe.answered(transport);
         // Without a look at the container: the engine answers once it is through with the start,
         // and the agent is there before that.
         let agent = self.take(client, work, id, transport)?;

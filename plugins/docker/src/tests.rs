@@ -5,5 +5,6 @@ mod engine;
 mod fake;
 mod harness;
 mod image;
+mod link;
 mod proxy;
 mod registry;

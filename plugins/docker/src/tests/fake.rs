@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::engine::{Engine, Environment};
 
-type Answer = (u16, String);
+pub(super) type Answer = (u16, String);
 
 /// An engine that ends with the test.
 pub(super) struct Fake {
