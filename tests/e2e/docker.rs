@@ -9,9 +9,11 @@ mod ending;
 mod escape;
 mod full;
 mod inputs;
+mod mounts;
 mod outage;
 mod podman;
 mod private;
+mod relay;
 mod served;
 
 use std::{

@@ -30,7 +30,7 @@ const RECONNECT: Duration = Duration::from_secs(10);
 pub(crate) struct Docker {
     engine: Arc<Engine>,
     images: Images,
-    settings: Settings,
+    settings: Arc<Settings>,
     meetings: Meetings,
     maker: Arc<Maker>,
     watch: Arc<Watch>,
@@ -72,7 +72,7 @@ impl Backend for Docker {
     type Sandbox = DockerSandbox;
 
     fn open(plugin: &PluginContext) -> Result<Self> {
-        let settings = Settings::of(plugin)?;
+        let settings = Arc::new(Settings::of(plugin)?);
         let environment = Environment::of_process();
         let config_dir = environment.config_dir.clone();
         let engine = Arc::new(Engine::connect(settings.host.as_deref(), environment));
@@ -101,7 +101,8 @@ impl Backend for Docker {
         let Connection {
             endpoint, facts, ..
         } = &*connection;
-        let allowed = policy::check(&self.settings, &config, endpoint, facts)?;
+        // Before anything is pulled for it. It is checked again when its container is made.
+        policy::check(&self.settings, &config, endpoint, facts)?;
         let image = tokio::select! {
             image = self.image(&config, &context) => image?,
             () = call.cancelled() => return Err(cancelled()),
@@ -126,8 +127,8 @@ impl Backend for Docker {
         let own_command = config.own_command(&image.entrypoint, &image.cmd);
         let recipe = Recipe {
             maker: Arc::clone(&self.maker),
+            settings: Arc::clone(&self.settings),
             config,
-            allowed,
             image,
         };
         let begun = Begun(Some(parts));

@@ -24,9 +24,29 @@ const HARMLESS_NETWORKS: [&str; 3] = ["bridge", "default", "none"];
 
 /// What a configuration may mount, each path with its links resolved: nothing else is given to
 /// the engine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Allowed {
     pub(crate) mounts: Vec<Mount>,
+}
+
+impl Allowed {
+    /// Checks that what was allowed before is allowed, and that its paths lead where they led.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::PERMISSION_DENIED`] naming a path that leads elsewhere.
+    pub(crate) fn is_still(&self, before: &Self) -> Result<()> {
+        if self == before {
+            return Ok(());
+        }
+        let mut mounts = before.mounts.iter();
+        let changed = mounts.find(|mount| !self.mounts.contains(mount));
+        let source = changed.and_then(|mount| mount.source.as_deref());
+        Err(Error::permission_denied(format_args!(
+            "volumes: {} was replaced while it was being mounted",
+            source.unwrap_or("a path")
+        )))
+    }
 }
 
 /// Checks a configuration that was validated.

@@ -16,14 +16,15 @@ use tokio::net::UnixListener;
 use crate::{
     config::{Config, Mode},
     container::{self, Additions, Specification},
-    engine::Doing,
+    engine::{Connection, Doing},
     image::ImageFacts,
     labels::Labels,
     link::{self, Line, Transport},
     meeting::Meeting,
-    policy::Allowed,
+    policy::{self, Allowed},
     removal,
     sandbox::Parts,
+    settings::Settings,
 };
 
 /// What all containers of a plugin are made with.
@@ -41,8 +42,8 @@ pub(crate) struct Maker {
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) maker: Arc<Maker>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) config: Config,
-    pub(crate) allowed: Allowed,
     pub(crate) image: ImageFacts,
 }
 
@@ -52,6 +53,8 @@ pub(crate) struct Made {
     /// What the engine calls it.
     id: String,
     door: Door,
+    /// What the engine was told to mount.
+    allowed: Allowed,
 }
 
 /// A container that runs, with its agent.
@@ -59,6 +62,8 @@ pub(crate) struct Started {
     pub(crate) id: String,
     pub(crate) line: Line,
     pub(crate) transport: Transport,
+    /// What the engine was told to mount.
+    pub(crate) allowed: Allowed,
 }
 
 /// How the agent of a container will come in.
@@ -129,7 +134,7 @@ impl Recipe {
     /// a socket, the container is made again, and attached to.
     pub(crate) async fn start(&self, parts: &Parts, made: Made) -> Result<Started> {
         let docker = &parts.connection.docker;
-        let Made { id, door } = made;
+        let Made { id, door, allowed } = made;
         let transport = door.transport();
         let line = match door {
             Door::Socket(listener) => link::over_socket(docker, &parts.container, &listener).await,
@@ -142,14 +147,39 @@ impl Recipe {
                     id: again.id,
                     line: link::over_attach(docker, &parts.container).await?,
                     transport: Transport::Attach,
+                    allowed: again.allowed,
                 })
             }
             line => Ok(Started {
                 id,
                 line: line?,
                 transport,
+                allowed,
             }),
         }
+    }
+
+    /// Checks what was mounted when that is over: another sandbox may have changed where a path
+    /// leads after it was checked and before the engine went there. The container is removed then.
+    ///
+    /// # Errors
+    ///
+    /// The paths lead elsewhere now, or are not allowed any more.
+    pub(crate) async fn check_mounted(&self, parts: &Parts, mounted: &Allowed) -> Result<()> {
+        let checked = self.check(parts).and_then(|found| found.is_still(mounted));
+        if checked.is_err()
+            && let Err(error) = removal::remove(&parts.connection, &parts.container).await
+        {
+            tracing::warn!(%error, "a container that must not run is left to the cleanup");
+        }
+        checked
+    }
+
+    fn check(&self, parts: &Parts) -> Result<Allowed> {
+        let Connection {
+            endpoint, facts, ..
+        } = &*parts.connection;
+        policy::check(&self.settings, &self.config, endpoint, facts)
     }
 
     /// Notes that an agent answered: where that was by attaching because nothing else worked, no
@@ -177,11 +207,12 @@ impl Recipe {
             maker,
             ..
         } = self;
+        let allowed = self.check(parts)?;
         let labels = Labels::now(parts.context.identity(), !parts.remove);
         let mut additions = Additions {
             image: image.id.clone(),
             labels: labels.to_map(),
-            mounts: self.allowed.mounts.clone(),
+            mounts: allowed.mounts.clone(),
             healthcheck: image.healthcheck,
             attach: transport == Transport::Attach,
             entrypoint: vec![Meeting::program()],
@@ -227,7 +258,11 @@ impl Recipe {
         if transport == Transport::Attach {
             link::put_agent(docker, &parts.container, &program, config.read_only).await?;
         }
-        Ok(Made { id: made.id, door })
+        Ok(Made {
+            id: made.id,
+            door,
+            allowed,
+        })
     }
 }
 
@@ -255,11 +290,11 @@ mod tests {
         ] {
             let recipe = Recipe {
                 maker: Arc::new(Maker::new(Path::new("/nonexistent"))),
+                settings: Arc::default(),
                 config: Config {
                     transport: wanted,
                     ..Config::default()
                 },
-                allowed: Allowed::default(),
                 image: ImageFacts::default(),
             };
             if let Some(transport) = answered {

@@ -141,9 +141,13 @@ impl Sandbox for DockerSandbox {
             id,
             line,
             transport,
+            allowed,
         } = started.await?;
         let (client, work) = Client::connect(line, beginning.setup).await?;
         beginning.recipe.answered(transport);
+        // Nothing but the agent has run in it yet.
+        let mounted = beginning.recipe.check_mounted(&self.parts, &allowed);
+        mounted.await?;
         // Without a look at the container: the engine answers once it is through with the start,
         // and the agent is there before that.
         let agent = self.take(client, work, id, transport)?;

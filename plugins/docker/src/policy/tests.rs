@@ -24,6 +24,27 @@ fn sources(allowed: &Allowed) -> Vec<&str> {
 }
 
 #[test]
+fn a_path_that_leads_elsewhere_than_before_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let (job, other) = (root.join("job"), root.join("other"));
+    fs::create_dir(&job).unwrap();
+    fs::create_dir(&other).unwrap();
+    let settings = json!({ "allowed_mounts": [root] });
+    let config = json!({ "volumes": { job.to_str().unwrap(): "/job" } });
+    let before = check_at(&engine(), settings.clone(), config.clone()).unwrap();
+    before.is_still(&before.clone()).unwrap();
+    fs::remove_dir(&job).unwrap();
+    symlink(&other, &job).unwrap();
+    // It is allowed, and it is not what was mounted.
+    let now = check_at(&engine(), settings, config).unwrap();
+    assert_eq!(sources(&now), [other.to_str().unwrap()]);
+    let error = now.is_still(&before).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PERMISSION_DENIED);
+    assert!(error.message().contains(job.to_str().unwrap()), "{error}");
+}
+
+#[test]
 fn what_reaches_beyond_the_sandbox_is_refused_unless_allowed() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path().canonicalize().unwrap();
