@@ -131,9 +131,14 @@ impl SandboxType {
         }
     }
 
-    /// Stands for a type that no plugin provides now, of which there are sandboxes.
+    /// Stands for a type that no plugin provides now, of which there are sandboxes. What is secret in
+    /// their configurations nobody knows, so that all of it is.
     pub(crate) fn absent(name: &str) -> Self {
-        let descriptor = json!({ "name": name, "isolation": "none", "config_schema": {} });
+        let descriptor = json!({
+            "name": name,
+            "isolation": "none",
+            "config_schema": { "writeOnly": true },
+        });
         #[expect(
             clippy::expect_used,
             reason = "a document of our own, of the only shape there is"
@@ -243,5 +248,17 @@ impl SandboxType {
         let (object, seam) = self.code()?;
         let terms = Terms::within(seam.timeouts.cleanup);
         seam.call(terms, |call| object.sweep(request, call)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_type_that_is_absent_no_configuration_is_shown() {
+        let mut config = json!({ "image": "a", "token": "hunter2" });
+        SandboxType::absent("gone").hide_secrets(&mut config);
+        assert_eq!(config, json!({ "image": "***", "token": "***" }));
     }
 }

@@ -1,14 +1,13 @@
 //! JSON documents against their schema: defaults filled in, mistakes named.
 
+mod secrets;
+
 use std::{fmt, sync::OnceLock};
 
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde_json::{Map, Value};
 
-/// What stands for a value that is nobody's business.
-const HIDDEN: &str = "***";
-/// What sandbox types call the variables of their commands, which are secret everywhere.
-const ENVIRONMENTS: [&str; 2] = ["env_vars", "env"];
+use secrets::Place;
 
 /// A JSON Schema that is compiled when it is first needed.
 pub(crate) struct Schema {
@@ -84,7 +83,7 @@ impl Schema {
         fill_defaults(&self.document, &mut value);
         let problems: Vec<Problem> = validator
             .iter_errors(&value)
-            .map(|error| self.problem(&error))
+            .map(|error| self.problem(&value, &error))
             .collect();
         if problems.is_empty() {
             Ok(value)
@@ -96,7 +95,7 @@ impl Schema {
         }
     }
 
-    fn problem(&self, error: &ValidationError<'_>) -> Problem {
+    fn problem(&self, value: &Value, error: &ValidationError<'_>) -> Problem {
         let pointer = error.instance_path().to_string();
         let field = dotted(&pointer);
         match error.kind() {
@@ -120,7 +119,7 @@ impl Schema {
                     message: "missing, and it has no default".into(),
                 }
             }
-            _ if self.may_show(&pointer) => Problem {
+            _ if Place::root(&self.document).may_tell(value, &pointer) => Problem {
                 field,
                 message: error.to_string(),
             },
@@ -131,32 +130,9 @@ impl Schema {
         }
     }
 
-    /// Returns whether the value at a JSON pointer has no secret in it; a whole document may.
-    fn may_show(&self, pointer: &str) -> bool {
-        let property = pointer.split('/').nth(1);
-        property.is_some_and(|property| !self.is_secret(&unescaped(property)))
-    }
-
-    /// Returns whether the values of a property are not shown to anybody.
-    fn is_secret(&self, property: &str) -> bool {
-        let properties = self.document.get("properties");
-        let schema = properties.and_then(|properties| properties.get(property));
-        ENVIRONMENTS.contains(&property) || schema.is_some_and(is_write_only)
-    }
-
-    /// Hides the values of a document's secret properties; of an object the names are shown.
+    /// Hides what a document has that nobody is shown; of secret objects the names are.
     pub(crate) fn hide_secrets(&self, document: &mut Value) {
-        for (name, value) in document.as_object_mut().into_iter().flatten() {
-            match value {
-                _ if !self.is_secret(name) => {}
-                // That there is none is no secret.
-                Value::Null => {}
-                Value::Object(values) => {
-                    values.values_mut().for_each(|value| *value = HIDDEN.into());
-                }
-                value => *value = HIDDEN.into(),
-            }
-        }
+        Place::root(&self.document).hide(document);
     }
 
     /// Returns the keys that the schema knows for the object at a JSON pointer.
@@ -229,13 +205,6 @@ fn object_schema(schema: &Value) -> &Value {
     alternatives
         .and_then(|all| all.iter().find(|one| one.get("properties").is_some()))
         .unwrap_or(schema)
-}
-
-/// Looks for `writeOnly`, through `anyOf` too: an optional field.
-fn is_write_only(schema: &Value) -> bool {
-    let alternatives = schema.get("anyOf").and_then(Value::as_array);
-    schema.get("writeOnly") == Some(&Value::Bool(true))
-        || alternatives.is_some_and(|all| all.iter().any(is_write_only))
 }
 
 fn fill_defaults(schema: &Value, value: &mut Value) {
@@ -355,72 +324,6 @@ mod tests {
             .unwrap();
         assert!(inner.message.contains("`enabled`"), "{inner}");
         assert_eq!(problems(json!({}))[0].field, "image");
-    }
-
-    fn with_secrets() -> Schema {
-        Schema::new(json!({
-            "type": "object",
-            "maxProperties": 4,
-            "properties": {
-                "image": { "type": "string" },
-                "env_vars": { "type": "object", "additionalProperties": { "type": "string" } },
-                "token": { "type": ["string", "null"], "writeOnly": true },
-                "a/b": { "anyOf": [{ "type": "string", "writeOnly": true }, { "type": "null" }] },
-                "keys": { "type": "array", "writeOnly": true, "maxItems": 2 },
-            },
-        }))
-    }
-
-    #[test]
-    fn mistakes_in_secrets_do_not_tell_them() {
-        for (value, field) in [
-            (
-                json!({ "env_vars": { "TOK": ["hunter2"] } }),
-                "env_vars.TOK",
-            ),
-            (json!({ "env_vars": "hunter2" }), "env_vars"),
-            (json!({ "token": ["hunter2"] }), "token"),
-            (json!({ "a/b": ["hunter2"] }), "a/b"),
-            (json!({ "keys": ["hunter2", 1, 2] }), "keys"),
-            (json!(["hunter2"]), ""),
-            (
-                json!({ "token": "hunter2", "a": 1, "b": 1, "c": 1, "d": 1 }),
-                "",
-            ),
-        ] {
-            let error = with_secrets().check("configuration", value).unwrap_err();
-            let SchemaError::Document { problems, .. } = &error else {
-                panic!("{error}");
-            };
-            assert_eq!(problems[0].field, field);
-            assert!(!error.to_string().contains("hunter2"), "{error}");
-        }
-        let shown = with_secrets().check("configuration", json!({ "image": 71 }));
-        assert!(shown.unwrap_err().to_string().contains("71"));
-    }
-
-    #[test]
-    fn secrets_are_hidden_and_nothing_else_is() {
-        let mut document = json!({
-            "image": "a",
-            "env_vars": { "A": "hunter2", "B": { "C": "hunter2" } },
-            "env": ["hunter2"],
-            "token": "hunter2",
-            "a/b": null,
-            "keys": ["hunter2"],
-            "other": { "A": 1 },
-        });
-        with_secrets().hide_secrets(&mut document);
-        let hidden = json!({
-            "image": "a",
-            "env_vars": { "A": "***", "B": "***" },
-            "env": "***",
-            "token": "***",
-            "a/b": null,
-            "keys": "***",
-            "other": { "A": 1 },
-        });
-        assert_eq!(document, hidden);
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// What its sandboxes can do; the rest answers `Unsupported`.
     const CAPABILITIES: &'static [Capability] = &[];
     /// The configuration of one sandbox. Its JSON Schema is shown to people and checked by
-    /// the host, which fills in the defaults; unknown keys are refused. The value of a property
-    /// whose schema says `writeOnly` is never shown, and neither are those of `env` and `env_vars`.
+    /// the host, which fills in the defaults; unknown keys are refused. A value whose schema says
+    /// `writeOnly`, however deep it is, is never shown, and neither are those of `env` and `env_vars`.
     type Config: DeserializeOwned + JsonSchema + Send + 'static;
     /// One live sandbox.
     type Sandbox: Sandbox;
