@@ -1,6 +1,7 @@
 //! How a host is configured: a file, under the environment, under flags.
 
 mod live;
+pub(crate) mod restart;
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,7 @@
 //! A host: plugins, the registry that they fill, and the manager of the sandboxes.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     path::PathBuf,
     sync::Arc,
@@ -188,11 +189,23 @@ impl Host {
 
     /// Takes another configuration, and searches the plugin directories again.
     ///
-    /// Sandboxes that are there go on as they were asked for. What is used from the start stays: the
-    /// directories for state, cache and store, the log, and where a server listens.
+    /// Sandboxes that are there go on as they were asked for. What is used from the start stays until
+    /// a restart, and the log warns of each key that differs from it:
+    ///
+    /// * `log`, `state_dir`, `cache_dir`, `store`;
+    /// * of a server, `http.listen`, `http.max_body_bytes`, `http.max_held_bytes`,
+    ///   `http.max_archive_bytes`, `http.max_connections`, `http.max_requests`, `http.read_timeout`;
+    /// * of each plugin that is loaded, `settings`, `plugin_threads`, `timeouts.probe`,
+    ///   `timeouts.create`, `timeouts.start`, `timeouts.stop`, `timeouts.cleanup`,
+    ///   `timeouts.cancel_grace`.
     pub async fn reload(&self, config: Config) -> Vec<PluginReport> {
-        self.config.set(config);
-        self.rescan().await
+        let mut stays: BTreeSet<String> = self.config.set(config).into_iter().collect();
+        let reports = self.rescan().await;
+        stays.append(&mut self.plugins.outdated());
+        for key in stays {
+            tracing::warn!("`{key}` stays as it was until a restart: its change is not in force");
+        }
+        reports
     }
 
     /// Deletes every sandbox that is not kept and ends the plugins, within the configured deadline.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Config;
+use super::{Config, restart};
 
 /// What a host is configured to now. Cheap to clone; all clones see the same.
 #[derive(Clone, Debug)]
@@ -18,14 +18,12 @@ impl LiveConfig {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces it. What was there at the start and cannot change stays as it was.
-    pub(crate) fn set(&self, mut config: Config) {
+    /// Replaces it. What the process has from its start stays as it was; returns the keys of that which
+    /// were to change.
+    pub(crate) fn set(&self, mut config: Config) -> Vec<String> {
         let mut place = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        config.state_dir.clone_from(&place.state_dir);
-        config.cache_dir.clone_from(&place.cache_dir);
-        config.store.clone_from(&place.store);
-        config.log.clone_from(&place.log);
-        config.http.listen = place.http.listen;
+        let changed = restart::keep(&mut config, &place);
         *place = Arc::new(config);
+        changed
     }
 }

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     backend::Seam,
-    config::LiveConfig,
+    config::{Config, LiveConfig, restart},
     registry::{Registry, SandboxType},
     telemetry::PluginLog,
     tool::Tool,
@@ -102,6 +102,8 @@ pub(crate) struct Scan {
     pub(crate) reports: Vec<PluginReport>,
     pub(crate) problems: Vec<Arc<DiscoverError>>,
     pub(crate) registry: Arc<Registry>,
+    /// What the registry is made of.
+    offered: Vec<Arc<Loaded>>,
 }
 
 impl Scan {
@@ -123,6 +125,8 @@ impl Scan {
 /// A plugin that is loaded.
 struct Loaded {
     manifest: boxyard_plugin_api::Manifest,
+    /// What the host was configured to then: the plugin goes on with that.
+    config: Arc<Config>,
     module: PluginModuleRef,
     sandbox_types: Vec<Arc<SandboxType>>,
     tools: Vec<Arc<Tool>>,
@@ -222,12 +226,23 @@ impl PluginSet {
             reports,
             problems,
             registry: Arc::new(registry),
+            offered,
         }
     }
 
     /// Returns what the last search found.
     pub(crate) fn last_scan(&self) -> Scan {
         self.state().scan.clone()
+    }
+
+    /// Returns the keys of the configuration of which plugins that are offered have other values, which
+    /// they were loaded with.
+    pub(crate) fn outdated(&self) -> BTreeSet<String> {
+        let (now, scan) = (self.config.get(), self.last_scan());
+        let offered = scan.offered.iter();
+        offered
+            .flat_map(|plugin| restart::of_plugin(&plugin.manifest.name, &plugin.config, &now))
+            .collect()
     }
 
     fn candidates(&self) -> (Vec<PathBuf>, Vec<Arc<DiscoverError>>) {
@@ -301,6 +316,7 @@ impl PluginSet {
         tracing::info!(plugin = %plugin.manifest.name, version = %plugin.version, path = %plugin.path.display(), "plugin loaded");
         Ok(Loaded {
             manifest: plugin.manifest.clone(),
+            config,
             module: started.module,
             sandbox_types: types
                 .into_iter()

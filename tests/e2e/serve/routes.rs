@@ -307,3 +307,35 @@ fn a_hang_up_takes_in_what_the_configuration_says_now() {
     );
     served.end();
 }
+
+#[test]
+fn a_hang_up_warns_of_what_only_a_restart_takes_in() {
+    let home = Home::new("");
+    let served = home.serve();
+    let warned = |key: &str| log_of(&home.yard).contains(&format!("`{key}` stays as it was"));
+    let settings = format!("plugins.{LOCAL_PROCESS}.settings");
+    home.configure(&format!(
+        "plugin_threads = 3\n[timeouts]\ncreate = '7s'\n[http]\nmax_requests = 7\n[{settings}]\nallow = 1"
+    ));
+    served.signal(Signal::HUP);
+    for key in [
+        "plugin_threads",
+        "timeouts.create",
+        "http.max_requests",
+        &settings,
+    ] {
+        wait_until(key, || warned(key));
+    }
+    // Nothing else is said to stay, and nothing where all is as it was.
+    let warnings = || log_of(&home.yard).matches("stays as it was").count();
+    assert_eq!(warnings(), 4, "{}", log_of(&home.yard));
+    home.configure(
+        "[http.keys]\nci = '0000000000000000000000000000000000000000000000000000000000000000'",
+    );
+    served.signal(Signal::HUP);
+    wait_until("the key is asked for", || {
+        served.get("/health").status == 401
+    });
+    served.end();
+    assert_eq!(warnings(), 4, "{}", log_of(&home.yard));
+}
