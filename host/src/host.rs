@@ -36,6 +36,12 @@ pub enum StartError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Opening the store panicked.
+    #[error("opening the store failed: {message}")]
+    StoreTask {
+        /// Why.
+        message: String,
+    },
     /// Loading plugins panicked.
     #[error("loading plugins failed: {message}")]
     Plugins {
@@ -87,7 +93,7 @@ impl Host {
         let directory = config.store_dir();
         // Before anything is loaded: two hosts on one store would take each other's sandboxes.
         let opened = spawn_blocking(move || Store::open(&directory)).await;
-        let opened = opened.map_err(|error| StartError::Plugins {
+        let opened = opened.map_err(|error| StartError::StoreTask {
             message: error.to_string(),
         })??;
         Self::start_searching(config, InProcess, PluginSet::rescan, Some(opened)).await
