@@ -10,6 +10,7 @@ mod plugins;
 mod remote;
 mod run;
 mod serve;
+mod signals;
 mod types;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};

@@ -9,13 +9,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use boxyard_plugin_api::{Command, Error, Isolation};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{Failure, output};
+use super::{Failure, output, signals::Signals};
 use crate::{
     HealthStatus,
     config::{Config, parse_duration},
@@ -87,7 +83,7 @@ enum Task {
 
 pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     let task = request::task(&args)?;
-    let mut interrupts = Interrupts::new()?;
+    let mut signals = Signals::new()?;
     let host = match needed(&args, &config) {
         Some(needed) => Host::start_for(config, needed).await,
         None => Host::start(config).await,
@@ -100,7 +96,7 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     };
     let (ended, was_interrupted) = tokio::select! {
         ended = in_sandbox(&args, task, &host) => (ended, false),
-        code = interrupts.next() => (Ok(code), true),
+        code = signals.any() => (Ok(code), true),
     };
     let cleaned = async {
         // It ends by itself, and a sweep that failed is tried again by the next run.
@@ -110,9 +106,9 @@ pub(super) async fn run(args: RunArgs, config: Config) -> Result<u8, Failure> {
     let again = async {
         if !was_interrupted {
             // What it asks for is being done already.
-            interrupts.next().await;
+            signals.any().await;
         }
-        interrupts.next().await
+        signals.any().await
     };
     tokio::select! {
         () = cleaned => {}
@@ -312,30 +308,4 @@ fn print_tool_result(result: &ToolResult) -> Result<(), Failure> {
         output::complain(&anyhow::anyhow!("tool `{}`: {error}", result.tool));
     }
     Ok(())
-}
-
-/// Signals that ask this program to end.
-struct Interrupts {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for a signal; returns the exit code that stands for it.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => exit::INTERRUPTED,
-            _ = self.terminate.recv() => exit::TERMINATED,
-            _ = self.hangup.recv() => exit::HUNG_UP,
-        }
-    }
 }

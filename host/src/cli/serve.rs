@@ -1,16 +1,13 @@
 //! `boxyard serve`: the HTTP server.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, pin::pin, time::Duration};
 
 use boxyard_plugin_api::Isolation;
 use clap::ValueEnum;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::{Failure, Global, output};
+use super::{Failure, Global, output, signals::Signals};
 use crate::{
     config::Config,
     exit,
@@ -72,14 +69,13 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     let mut config = global.prepare()?;
     args.apply(&mut config);
     allow_descriptors();
-    let mut ending = Ending::new()?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut signals = Signals::new()?;
     let listener = Listener::bind(&config.http);
     let listener = listener.map_err(|error| Failure::new(exit::FAILURE, error))?;
     let started = tokio::select! {
         started = Host::start_stored(config) => started,
         // What it was about to take up is left to the next one.
-        () = ending.asked() => return Ok(exit::SUCCESS),
+        () = signals.end() => return Ok(exit::SUCCESS),
     };
     let host = started.map_err(|error| Failure::new(exit::FAILURE, error))?;
     let server = Server::new(host.clone(), listener);
@@ -93,12 +89,11 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
     let doors = server.doors();
     let stop = async {
         loop {
-            tokio::select! {
-                () = ending.asked() => return,
-                _ = hang_up.recv() => {}
+            if signals.any().await != exit::HUNG_UP {
+                return;
             }
             tokio::select! {
-                () = ending.asked() => return,
+                () = signals.end() => return,
                 () = reread(&args, &global, &host, &doors) => {}
             }
         }
@@ -116,28 +111,6 @@ pub(super) async fn run(args: ServeArgs, global: Global) -> Result<u8, Failure> 
         tracing::warn!("connections are closed that took no answer in time");
     }
     Ok(exit::SUCCESS)
-}
-
-/// The signals that ask for the end.
-struct Ending {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Ending {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Has as many descriptors as the system allows: each connection and each sandbox takes some.
