@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    hex,
     http::HttpConfig,
     pool::PoolSpec,
     schema::{Schema, SchemaError},
@@ -315,7 +316,7 @@ impl Config {
                 })?;
             }
             for hash in &plugin.sha256 {
-                if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                if !hex::is_sha256(hash) {
                     return Err(format!(
                         "`plugins.{name}.sha256`: `{hash}` is no SHA-256: expected 64 hexadecimal digits"
                     ));

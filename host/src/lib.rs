@@ -25,6 +25,7 @@ mod backend;
 pub mod cli;
 pub mod config;
 pub mod exit;
+mod hex;
 mod host;
 pub mod http;
 mod lease;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::config::duration;
+use crate::{config::duration, hex};
 
 /// How the server is reached; `[http]` of the configuration.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -64,7 +64,7 @@ impl HttpConfig {
     /// A text that names the key and says what is expected.
     pub(crate) fn validate(&self) -> Result<(), String> {
         for (name, hash) in &self.keys {
-            if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            if !hex::is_sha256(hash) {
                 return Err(format!(
                     "`http.keys.{name}` is no SHA-256 in hexadecimal: make a key with `boxyard key new`, and put there what it says"
                 ));

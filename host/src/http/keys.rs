@@ -1,9 +1,11 @@
 //! API keys: random, shown once, kept as their hashes.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::hex;
 
 /// What every key begins with, so that one that leaked is found for what it is.
 const PREFIX: &str = "byk_";
@@ -20,12 +22,7 @@ pub(crate) fn generate() -> String {
 
 /// Returns what is kept of a key.
 pub(crate) fn hash(key: &str) -> String {
-    let mut text = String::new();
-    for byte in Sha256::digest(key.as_bytes()) {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::text(&Sha256::digest(key.as_bytes()))
 }
 
 /// The keys that a server accepts.

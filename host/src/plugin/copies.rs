@@ -17,6 +17,7 @@ use std::{
 
 use self::note::Note;
 use super::verify::mistrust;
+use crate::hex;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Copies that nobody used for so long are removed.
@@ -141,8 +142,7 @@ pub(super) struct PrivateCopy {
 /// The hash that a copy is named by.
 fn hash_of(path: &Path) -> Option<String> {
     let sha256 = path.file_name()?.to_str()?.strip_suffix(".so")?;
-    let is_hash = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hash.then(|| sha256.to_owned())
+    hex::is_sha256(sha256).then(|| sha256.to_owned())
 }
 
 /// Compares two files piece by piece: fresh pages for all of them would cost more.

@@ -20,6 +20,7 @@ use semver::Version;
 use sha2::{Digest, Sha256};
 
 use super::copies::{Copies, PrivateCopy};
+use crate::hex;
 
 /// Larger files are refused unread.
 const MAX_SIZE: u64 = 1 << 30;
@@ -245,7 +246,7 @@ fn read_all(mut file: File, size: u64) -> io::Result<(Vec<u8>, String)> {
             .take(PIECE.min(left))
             .read_to_end(&mut bytes)?;
         match bytes.get(start..) {
-            None | Some([]) => return Ok((bytes, hex(&hash.finalize()))),
+            None | Some([]) => return Ok((bytes, hex::text(&hash.finalize()))),
             Some(piece) => hash.update(piece),
         }
     }
@@ -265,17 +266,6 @@ fn parse(text: &str) -> Result<Manifest, InspectError> {
         return Err(InspectError::Format { found: format });
     }
     serde_json::from_str(text).map_err(malformed)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -74,7 +74,9 @@ impl Place {
 
     /// Makes the copy of a content, or what is taken for it.
     fn copy(&self, of: &[u8], bytes: &[u8]) -> PathBuf {
-        self.copies.make(&hex(&Sha256::digest(of)), bytes).unwrap()
+        self.copies
+            .make(&hex::text(&Sha256::digest(of)), bytes)
+            .unwrap()
     }
 
     fn inspect(&self) -> Inspected {
@@ -86,7 +88,7 @@ impl Place {
 fn assert_read(plugin: &Inspected, version: &str) {
     let expected = library(version);
     assert_eq!(plugin.manifest.version, version);
-    assert_eq!(plugin.sha256, hex(&Sha256::digest(&expected)));
+    assert_eq!(plugin.sha256, hex::text(&Sha256::digest(&expected)));
     let Content::Read(bytes) = &plugin.content else {
         panic!("{:?}", plugin.content);
     };
@@ -103,7 +105,7 @@ fn what_has_a_copy_is_not_held() {
     let plugin = place.inspect();
     assert!(matches!(&plugin.content, Content::Copied(path) if *path == copy));
     assert_eq!(plugin.manifest.version, "1.0.0");
-    assert_eq!(plugin.sha256, hex(&Sha256::digest(&bytes)));
+    assert_eq!(plugin.sha256, hex::text(&Sha256::digest(&bytes)));
     let mut written = Vec::new();
     plugin.write_to(&mut written).unwrap();
     assert!(written == bytes);
@@ -121,7 +123,7 @@ fn a_file_that_is_overwritten_after_it_was_compared_is_what_it_was_then() {
     place.put(&new);
     let plugin = copied(&place.file(), same, &metadata).unwrap();
     assert_eq!(plugin.manifest.version, "1.0.0");
-    assert_eq!(plugin.sha256, hex(&Sha256::digest(&old)));
+    assert_eq!(plugin.sha256, hex::text(&Sha256::digest(&old)));
     assert!(matches!(&plugin.content, Content::Copied(path) if *path == copy));
 }
 
