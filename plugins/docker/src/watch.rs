@@ -18,6 +18,10 @@ use crate::{engine::Connection, engine::failure, labels};
 /// How long an engine that went away is left alone before it is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// What says that a container is paused. It is not the sandbox's `error`: nothing failed, and what
+/// fails later has a cause of its own.
+const PAUSED: &str = "paused";
+
 /// The sandboxes that hear of events, by container id.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -66,10 +70,10 @@ impl Watch {
         };
         match action.as_str() {
             "pause" => told.0.set_metadata(
-                "error",
+                PAUSED,
                 "the container was paused by somebody else: its commands stand still",
             ),
-            "unpause" => told.0.set_metadata("error", Value::Null),
+            "unpause" => told.0.set_metadata(PAUSED, Value::Null),
             _ => {}
         }
         told.0.event(format!("container-{action}"), json!({}));

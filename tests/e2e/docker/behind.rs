@@ -15,16 +15,24 @@ async fn metadata(sandbox: &Arc<Sandbox>, key: &str) -> Value {
 
 /// Waits until a sandbox says what became of it.
 async fn error_says(sandbox: &Arc<Sandbox>, any_of: &[&str]) {
+    becomes(sandbox, "error", |error| {
+        let error = error.as_str().unwrap_or_default();
+        any_of.iter().any(|part| error.contains(part))
+    })
+    .await;
+}
+
+/// Waits until one of a sandbox's metadata is as it must be.
+async fn becomes(sandbox: &Arc<Sandbox>, key: &str, is_so: impl Fn(&Value) -> bool) {
     let began = Instant::now();
     loop {
-        let error = metadata(sandbox, "error").await;
-        let error = error.as_str().unwrap_or_default();
-        if any_of.iter().any(|part| error.contains(part)) {
+        let found = metadata(sandbox, key).await;
+        if is_so(&found) {
             return;
         }
         assert!(
             began.elapsed() < SOON,
-            "no {any_of:?} in {error:?}: {:?}",
+            "{key} is {found}: {:?}",
             sandbox.events()
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -81,9 +89,12 @@ async fn a_container_that_is_paused_says_so_until_it_goes_on() {
         let dock = dock.start().await;
         let sandbox = dock.sandbox(json!({})).await;
         engine(&["pause", &container(&sandbox)]).unwrap();
-        error_says(&sandbox, &["paused"]).await;
+        becomes(&sandbox, "paused", Value::is_string).await;
+        // Nothing failed.
+        assert_eq!(sandbox.status(), Status::Running);
+        assert_eq!(metadata(&sandbox, "error").await, Value::Null);
         engine(&["unpause", &container(&sandbox)]).unwrap();
-        error_says(&sandbox, &[""]).await;
+        becomes(&sandbox, "paused", Value::is_null).await;
         let events = sandbox.events();
         for kind in ["container-pause", "container-unpause"] {
             let came = Instant::now();
@@ -92,7 +103,6 @@ async fn a_container_that_is_paused_says_so_until_it_goes_on() {
                 tokio::task::yield_now().await;
             }
         }
-        assert_eq!(metadata(&sandbox, "error").await, Value::Null);
         let result = run(&sandbox, &["echo", "on"]).await.unwrap();
         assert_eq!(result.stdout_text(), "on\n");
         // One that is paused can be deleted too.
@@ -101,6 +111,29 @@ async fn a_container_that_is_paused_says_so_until_it_goes_on() {
         dock.delete(&sandbox).await;
         let took = began.elapsed();
         assert!(took < 2 * SOON, "it took {took:?}");
+        dock.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_a_container_that_is_or_was_paused_is_its_cause() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    bounded(async {
+        let dock = dock.start().await;
+        for is_still_paused in [false, true] {
+            let sandbox = dock.sandbox(json!({})).await;
+            engine(&["pause", &container(&sandbox)]).unwrap();
+            becomes(&sandbox, "paused", Value::is_string).await;
+            if !is_still_paused {
+                engine(&["unpause", &container(&sandbox)]).unwrap();
+                becomes(&sandbox, "paused", Value::is_null).await;
+            }
+            engine(&["kill", &container(&sandbox)]).unwrap();
+            error_says(&sandbox, &["ended with exit code 137"]).await;
+            assert_eq!(sandbox.status(), Status::Error);
+            dock.delete(&sandbox).await;
+        }
         dock.end().await;
     })
     .await;
