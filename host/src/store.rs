@@ -3,7 +3,7 @@
 //! Whoever needs a change to be on disk waits for it; changes that come together share one
 //! transaction. Running a command never comes here.
 
-mod schema;
+mod tables;
 mod writer;
 
 use std::{
@@ -223,8 +223,8 @@ impl Store {
             .mode(0o600)
             .open(&path)
             .map_err(unusable)?;
-        let mut connection = schema::open(&path)?;
-        let contents = schema::read(&mut connection, &path)?;
+        let mut connection = tables::open(&path)?;
+        let contents = tables::read(&mut connection, &path)?;
         let (jobs, work) = mpsc::channel();
         std::thread::Builder::new()
             .name("boxyard-store".into())

@@ -209,7 +209,7 @@ fn milliseconds(time: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{pool::PoolSpec, store::schema as tables};
+    use crate::{pool::PoolSpec, store::tables};
 
     fn put(size: usize) -> Change {
         Change::PutPool(Box::new(PoolSpec::new("p", "docker", size)))
