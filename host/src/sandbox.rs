@@ -37,6 +37,7 @@ pub(crate) use beginning::{Beginning, Lifetime, Past};
 use end::End;
 pub(crate) use end::clean_up_remains;
 pub use events::Event;
+pub(crate) use events::KEPT as EVENTS_KEPT;
 pub use info::SandboxInfo;
 pub(crate) use journal::Journal;
 pub(crate) use record::{Activity, Record};

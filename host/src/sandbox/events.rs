@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::journal::Journal;
 
 /// Older events than so many are forgotten.
-const KEPT: usize = 1000;
+pub(crate) const KEPT: usize = 1000;
 
 /// Something that happened to a sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize)]

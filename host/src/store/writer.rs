@@ -12,11 +12,10 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::{Change, StoreError, sqlite};
+use crate::sandbox::EVENTS_KEPT;
 
 /// How many changes share a transaction at most, beside the first.
 const TOGETHER: usize = 999;
-/// Older events of a sandbox than so many are forgotten.
-const EVENTS_KEPT: u32 = 1000;
 /// How long to wait before what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// No event is kept to be written later where so much is.
@@ -182,7 +181,7 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<()>
             run(
                 "DELETE FROM events WHERE sandbox = ?1 AND rowid <= (
                  SELECT rowid FROM events WHERE sandbox = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
-                params![id, EVENTS_KEPT],
+                params![id, i64::try_from(EVENTS_KEPT).unwrap_or(i64::MAX)],
             )
         }
         Change::Remove { id } => run("DELETE FROM sandboxes WHERE id = ?1", params![id]),
