@@ -36,6 +36,7 @@ mod pool;
 mod registry;
 mod sandbox;
 mod schema;
+mod spelling;
 mod store;
 pub mod telemetry;
 mod tool;

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Isolation,
     backend::{Instance, Seam, Terms},
-    schema::{Schema, SchemaError, nearest},
+    schema::{Schema, SchemaError},
+    spelling::nearest,
     tool::{Builtin, Tool, ToolError},
 };
 

@@ -364,7 +364,7 @@ impl Sandbox {
         let tool = self.tools.iter().find(|tool| tool.name() == name);
         let tool = tool.ok_or_else(|| ToolError::Unknown {
             name: name.into(),
-            near: crate::schema::nearest(name, &self.tool_names()).map(str::to_owned),
+            near: crate::spelling::nearest(name, &self.tool_names()).map(str::to_owned),
             known: self.tool_names(),
         })?;
         let params = tool.check_params(params)?;

@@ -5,9 +5,11 @@ mod secrets;
 use std::{fmt, sync::OnceLock};
 
 use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use secrets::Place;
+
+use crate::spelling::nearest;
 
 /// A JSON Schema that is compiled when it is first needed.
 pub(crate) struct Schema {
@@ -170,24 +172,6 @@ impl fmt::Debug for Schema {
     }
 }
 
-/// Returns the known name that a misspelt one most likely means.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a (impl AsRef<str> + 'a)>,
-) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(name, candidate.as_ref()),
-                candidate.as_ref(),
-            )
-        })
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
-}
-
 /// Follows one step into a schema: a property, or what additional ones must be.
 fn property<'a>(schema: &'a Value, step: &str) -> &'a Value {
     let schema = object_schema(schema);
@@ -237,27 +221,6 @@ fn join(field: &str, name: &str) -> String {
         name.into()
     } else {
         format!("{field}.{name}")
-    }
-}
-
-/// Puts a value at a dotted path, making the objects on the way.
-pub(crate) fn put(target: &mut Map<String, Value>, path: &[&str], value: Value) {
-    match path {
-        [] => {}
-        [last] => {
-            target.insert((*last).into(), value);
-        }
-        [first, rest @ ..] => {
-            let inner = target
-                .entry(*first)
-                .or_insert_with(|| Value::Object(Map::new()));
-            if !inner.is_object() {
-                *inner = Value::Object(Map::new());
-            }
-            if let Value::Object(inner) = inner {
-                put(inner, rest, value);
-            }
-        }
     }
 }
 
@@ -341,13 +304,5 @@ mod tests {
         assert!(schema().is_text_at(&["note"]));
         assert!(!schema().is_text_at(&["network", "enabled"]));
         assert!(!schema().is_text_at(&["nothing"]));
-    }
-
-    #[test]
-    fn values_are_put_at_any_depth() {
-        let mut target = Map::new();
-        put(&mut target, &["a", "b"], json!(1));
-        put(&mut target, &["a", "c"], json!(2));
-        assert_eq!(Value::Object(target), json!({ "a": { "b": 1, "c": 2 } }));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use clap::CommandFactory;
 
 use super::{Cli, Failure};
-use crate::schema::nearest;
+use crate::spelling::nearest;
 
 pub(super) fn run(words: &[OsString]) -> Result<u8, Failure> {
     let [verb, arguments @ ..] = words else {

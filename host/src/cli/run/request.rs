@@ -6,7 +6,7 @@ use boxyard_plugin_api::Command;
 use serde_json::{Map, Value};
 
 use super::{RunArgs, Task};
-use crate::{cli::Failure, registry::SandboxType, schema::put};
+use crate::{cli::Failure, registry::SandboxType};
 
 /// Makes the task of the flags.
 pub(super) fn task(args: &RunArgs) -> Result<Task, Failure> {
@@ -70,6 +70,27 @@ pub(super) fn config(
     Ok(config)
 }
 
+/// Puts a value at a dotted path, making the objects on the way.
+fn put(target: &mut Map<String, Value>, path: &[&str], value: Value) {
+    match path {
+        [] => {}
+        [last] => {
+            target.insert((*last).into(), value);
+        }
+        [first, rest @ ..] => {
+            let inner = target
+                .entry(*first)
+                .or_insert_with(|| Value::Object(Map::new()));
+            if !inner.is_object() {
+                *inner = Value::Object(Map::new());
+            }
+            if let Value::Object(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
 /// Takes a value for JSON if it is some, and for text otherwise or where only text is taken.
 fn value(text: &str, is_text: bool) -> Value {
     let as_text = || Value::String(text.into());
@@ -110,5 +131,13 @@ mod tests {
         assert_eq!(value("1", true), json!("1"));
         assert_eq!(value("[1]", false), json!([1]));
         assert_eq!(value("python:3.11", false), json!("python:3.11"));
+    }
+
+    #[test]
+    fn values_are_put_at_any_depth() {
+        let mut target = Map::new();
+        put(&mut target, &["a", "b"], json!(1));
+        put(&mut target, &["a", "c"], json!(2));
+        assert_eq!(Value::Object(target), json!({ "a": { "b": 1, "c": 2 } }));
     }
 }
