@@ -1,17 +1,18 @@
 //! How a host is configured: a file, under the environment, under flags.
 
+pub(crate) mod duration;
 mod live;
+mod places;
 pub(crate) mod restart;
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use boxyard_plugin_api::Isolation;
-use etcetera::{BaseStrategy, base_strategy::Xdg};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,10 @@ use crate::{
     tool::Language,
 };
 
+pub use duration::parse_duration;
 pub(crate) use live::LiveConfig;
+pub(crate) use places::build_dir;
+pub use places::user_plugin_dir;
 
 /// How a host is configured; the keys of `boxyard.toml`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -187,43 +191,6 @@ pub struct Limits {
     pub creating: Option<usize>,
 }
 
-/// Durations as configuration files spell them.
-pub(crate) mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(
-        value: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*value))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        super::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-/// Reads `30`, `1.5` (seconds), `500ms`, `5m`, `1h 30m`.
-///
-/// # Errors
-///
-/// A text that says what is expected.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let seconds = text
-        .parse::<f64>()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds
-        .or_else(|| humantime::parse_duration(text).ok())
-        .ok_or_else(|| {
-            format!("`{text}` is no duration: expected seconds, or for example 500ms, 30s, 5m")
-        })
-}
-
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -331,74 +298,10 @@ impl Config {
         self.min_isolation.unwrap_or(Isolation::None)
     }
 
-    /// Returns the file that is read when none is named: the user's, else the system's.
-    pub fn default_path() -> Option<PathBuf> {
-        let user = base().map(|base| base.config_dir().join("boxyard/boxyard.toml"));
-        user.into_iter()
-            .chain([PathBuf::from("/etc/boxyard/boxyard.toml")])
-            .find(|path| path.exists())
-    }
-
-    /// Returns the directories that are searched for plugins, and whether someone named them.
-    pub fn plugin_dirs(&self) -> (Vec<PathBuf>, bool) {
-        if let Some(directories) = &self.plugin_dirs {
-            return (directories.clone(), true);
-        }
-        let mut directories: Vec<PathBuf> = build_dir().into_iter().collect();
-        directories.extend(user_plugin_dir());
-        directories.push("/usr/lib/boxyard/plugins".into());
-        (directories, false)
-    }
-
-    /// Returns where leases and plugins' data live.
-    pub fn state_dir(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| {
-            base().and_then(|base| base.state_dir()).map_or_else(
-                || env::temp_dir().join(format!("boxyard-{}", rustix::process::getuid().as_raw())),
-                |directory| directory.join("boxyard"),
-            )
-        })
-    }
-
-    /// Returns where `serve` keeps what outlives it.
-    pub fn store_dir(&self) -> PathBuf {
-        let store = self.store.clone();
-        store.unwrap_or_else(|| self.state_dir().join("store"))
-    }
-
-    /// Returns where private copies of plugins live.
-    pub fn cache_dir(&self) -> PathBuf {
-        self.cache_dir.clone().unwrap_or_else(|| {
-            base().map_or_else(
-                || self.state_dir().join("cache"),
-                |base| base.cache_dir().join("boxyard"),
-            )
-        })
-    }
-
     /// Returns what holds for a plugin.
     pub fn plugin(&self, name: &str) -> PluginConfig {
         self.plugins.get(name).cloned().unwrap_or_default()
     }
-}
-
-/// Returns where `plugins install` puts plugins; `None` without a home directory.
-pub fn user_plugin_dir() -> Option<PathBuf> {
-    base().map(|base| base.data_dir().join("boxyard/plugins"))
-}
-
-fn base() -> Option<Xdg> {
-    Xdg::new().ok()
-}
-
-/// Returns the build directory that this program runs from, whose plugins are the workspace's own.
-pub(crate) fn build_dir() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    let profile = program.parent()?;
-    // Cargo marks its target directory with the first file and every profile with the second.
-    let target = profile.parent()?;
-    (target.join("CACHEDIR.TAG").exists() && profile.join(".cargo-lock").exists())
-        .then(|| profile.to_path_buf())
 }
 
 #[cfg(test)]
@@ -453,13 +356,5 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn durations_are_seconds_or_have_a_unit() {
-        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        assert!(parse_duration("-1").is_err());
     }
 }
