@@ -15,6 +15,7 @@ mod podman;
 mod private;
 mod relay;
 mod served;
+mod starting;
 
 use std::{
     fs,

@@ -14,10 +14,11 @@ use crate::{
     labels::{self, Labels},
     link::{self, Line},
     meeting::Meetings,
+    parts::Parts,
     policy,
     recipe::{Maker, Recipe},
     removal,
-    sandbox::{Beginning, DockerSandbox, Parts},
+    sandbox::{Beginning, DockerSandbox},
     settings::Settings,
     watch::Watch,
 };

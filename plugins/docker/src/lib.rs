@@ -9,6 +9,7 @@ mod journal;
 mod labels;
 mod link;
 mod meeting;
+mod parts;
 mod policy;
 mod recipe;
 mod removal;

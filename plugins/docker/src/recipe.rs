@@ -12,6 +12,7 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use boxyard_agent::Program;
 use boxyard_plugin_api::prelude::*;
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Mode},
@@ -21,9 +22,9 @@ use crate::{
     labels::Labels,
     link::{self, Line, Transport},
     meeting::Meeting,
+    parts::Parts,
     policy::{self, Allowed},
     removal,
-    sandbox::Parts,
     settings::Settings,
 };
 
@@ -64,6 +65,27 @@ pub(crate) struct Started {
     pub(crate) transport: Transport,
     /// What the engine was told to mount.
     pub(crate) allowed: Allowed,
+}
+
+/// Whether a sandbox that starts is still wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) call: &'a Call,
+    /// Cancelled when the sandbox is to end.
+    pub(crate) ending: &'a CancellationToken,
+}
+
+impl Wanted<'_> {
+    /// Does some of the work, and drops it when the sandbox is not wanted any more.
+    ///
+    /// # Errors
+    ///
+    /// What the work answers, or [`ErrorCode::CANCELLED`].
+    pub(crate) async fn unless_over<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let work = self.call.unless_cancelled(work);
+        let done = self.ending.run_until_cancelled(work).await;
+        done.unwrap_or_else(|| Err(Error::cancelled("the sandbox was ended while it started")))
+    }
 }
 
 /// How the agent of a container will come in.
@@ -132,20 +154,35 @@ impl Recipe {
 
     /// Starts the container and takes the connection of its agent. Where that does not come over
     /// a socket, the container is made again, and attached to.
-    pub(crate) async fn start(&self, parts: &Parts, made: Made) -> Result<Started> {
+    ///
+    /// # Errors
+    ///
+    /// Also that it is not wanted any more, whereupon the engine may still be at it. What was begun
+    /// to be made by then was made to its end.
+    pub(crate) async fn start(
+        &self,
+        parts: &Parts,
+        made: Made,
+        wanted: &Wanted<'_>,
+    ) -> Result<Started> {
         let docker = &parts.connection.docker;
         let Made { id, door, allowed } = made;
         let transport = door.transport();
-        let line = match door {
-            Door::Socket(listener) => link::over_socket(docker, &parts.container, &listener).await,
-            Door::Attach => Ok(link::over_attach(docker, &parts.container).await?),
-        };
-        match line {
+        let line = wanted.unless_over(async {
+            Ok(match door {
+                Door::Socket(listener) => {
+                    link::over_socket(docker, &parts.container, &listener).await
+                }
+                Door::Attach => Ok(link::over_attach(docker, &parts.container).await?),
+            })
+        });
+        match line.await? {
             Err(why) if self.config.transport.is_none() && why.is_of_the_socket() => {
                 let again = self.make_again(parts, &why.into()).await?;
+                let line = wanted.unless_over(link::over_attach(docker, &parts.container));
                 Ok(Started {
                     id: again.id,
-                    line: link::over_attach(docker, &parts.container).await?,
+                    line: line.await?,
                     transport: Transport::Attach,
                     allowed: again.allowed,
                 })

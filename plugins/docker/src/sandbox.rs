@@ -3,45 +3,53 @@
 mod agent;
 mod description;
 mod own_command;
-mod parts;
+mod stage;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, OnceLock};
 
 use bollard::query_parameters::InspectContainerOptions;
 use boxyard_agent::{Client, protocol::Setup};
 use boxyard_plugin_api::{LogRequest, Stats, prelude::*};
 use serde_json::Map;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::parts::Parts;
-use self::{agent::Agent, description::described, own_command::OwnCommand};
+pub(crate) use self::stage::Beginning;
+use self::{agent::Agent, description::described, own_command::OwnCommand, stage::Stage};
 use crate::{
     engine::{Dialect, Doing},
     journal::Journal,
-    link::{self, ENDED, Line, Transport},
-    recipe::{Made, Recipe, Started},
+    link::{Line, Transport},
+    parts::Parts,
+    recipe::{Started, Wanted},
     stats,
 };
 
-/// One sandbox. Its container is removed with it, however it goes.
+/// One sandbox. Its container is removed with it, unless that is to stay, or waits for a later host.
 #[derive(Debug)]
 pub(crate) struct DockerSandbox {
     parts: Arc<Parts>,
-    /// What is needed to start it; nothing for one that was recovered.
-    beginning: Mutex<Option<Beginning>>,
-    agent: OnceLock<Agent>,
-    /// What runs beside the commands.
-    own: OnceLock<OwnCommand>,
+    /// Held by whoever starts or ends it, for as long as that takes.
+    stage: Mutex<Stage>,
+    /// Breaks off a start, so that nobody who ends it waits for that for long.
+    ending: CancellationToken,
+    /// What its commands go through, from its start on: read without a look at the stage.
+    running: OnceLock<Running>,
     journal: Arc<Journal>,
-    removed: AtomicBool,
+}
+
+/// What is there of a sandbox that was started.
+#[derive(Debug)]
+struct Running {
+    agent: Agent,
+    /// What runs beside the commands.
+    own: Option<OwnCommand>,
 }
 
 impl Drop for DockerSandbox {
     fn drop(&mut self) {
-        if self.removed.load(Ordering::Relaxed) || self.parts.lingers {
+        let removed = matches!(self.stage.get_mut(), Stage::Removed);
+        if removed || self.parts.lingers {
             return;
         }
         let parts = Arc::clone(&self.parts);
@@ -53,27 +61,15 @@ impl Drop for DockerSandbox {
     }
 }
 
-/// What a sandbox that was not started knows.
-#[derive(Debug)]
-pub(crate) struct Beginning {
-    pub(crate) setup: Setup,
-    pub(crate) made: Made,
-    /// For another try.
-    pub(crate) recipe: Recipe,
-    /// What runs beside the commands.
-    pub(crate) own_command: Option<Vec<String>>,
-}
-
 impl DockerSandbox {
     /// Takes a container that was made and not started.
     pub(crate) fn new(parts: Parts, beginning: Beginning) -> Self {
         Self {
             parts: Arc::new(parts),
-            beginning: Mutex::new(Some(beginning)),
-            agent: OnceLock::new(),
-            own: OnceLock::new(),
+            stage: Mutex::new(Stage::Made(Box::new(beginning))),
+            ending: CancellationToken::new(),
+            running: OnceLock::new(),
             journal: Arc::default(),
-            removed: AtomicBool::new(false),
         }
     }
 
@@ -88,106 +84,102 @@ impl DockerSandbox {
         line: Line,
         setup: Setup,
     ) -> Result<Self> {
-        let sandbox = Self {
-            parts: Arc::new(parts),
-            beginning: Mutex::default(),
-            agent: OnceLock::new(),
-            own: OnceLock::new(),
-            journal: Arc::default(),
-            removed: AtomicBool::new(false),
-        };
+        let parts = Arc::new(parts);
         let (client, work) = Client::reconnect(line, setup).await?;
-        sandbox.take(client, work, id, Transport::Socket)?;
-        Ok(sandbox)
+        let agent = Agent::new(&parts, client, work, id, Transport::Socket);
+        Ok(Self {
+            parts,
+            stage: Mutex::new(Stage::Started),
+            ending: CancellationToken::new(),
+            running: OnceLock::from(Running { agent, own: None }),
+            journal: Arc::default(),
+        })
     }
 
     fn agent(&self) -> Result<&Agent> {
-        let agent = self.agent.get();
-        agent.ok_or_else(|| Error::failed_precondition("the sandbox was not started"))
+        let running = self.running.get();
+        let running =
+            running.ok_or_else(|| Error::failed_precondition("the sandbox was not started"))?;
+        Ok(&running.agent)
     }
 
     fn client(&self) -> Result<&Client> {
         Ok(&self.agent()?.client)
     }
 
-    fn take(
-        &self,
-        client: Client,
-        work: impl Future<Output = ()> + Send + 'static,
-        id: String,
-        transport: Transport,
-    ) -> Result<&Agent> {
-        let agent = Agent::new(&self.parts, client, work, id, transport);
-        let taken = self.agent.set(agent);
-        taken.map_err(|_| Error::failed_precondition("the sandbox was started before"))?;
-        self.agent()
-    }
-
-    async fn end_agent(&self, call: &Call) {
-        if let Some(agent) = self.agent.get() {
-            agent.end(&self.parts, self.own.get(), call).await;
-        }
-    }
-}
-
-impl Sandbox for DockerSandbox {
-    async fn start(&self, _call: &Call) -> Result<()> {
-        let beginning = self.beginning.lock().await.take();
-        let Some(beginning) = beginning else {
-            return Err(Error::failed_precondition("the sandbox was started before"));
-        };
-        let started = beginning.recipe.start(&self.parts, beginning.made);
+    /// Starts the container and what runs in it.
+    async fn begin(&self, beginning: Beginning, wanted: &Wanted<'_>) -> Result<Running> {
+        let Beginning {
+            setup,
+            made,
+            recipe,
+            own_command,
+        } = beginning;
         let Started {
             id,
             line,
             transport,
             allowed,
-        } = started.await?;
-        let (client, work) = Client::connect(line, beginning.setup).await?;
-        beginning.recipe.answered(transport);
+        } = recipe.start(&self.parts, made, wanted).await?;
+        let greeting = wanted.unless_over(Client::connect(line, setup));
+        let (client, work) = greeting.await?;
+        recipe.answered(transport);
         // Nothing but the agent has run in it yet.
-        let mounted = beginning.recipe.check_mounted(&self.parts, &allowed);
-        mounted.await?;
+        recipe.check_mounted(&self.parts, &allowed).await?;
         // Without a look at the container: the engine answers once it is through with the start,
         // and the agent is there before that.
-        let agent = self.take(client, work, id, transport)?;
-        if let Some(argv) = beginning.own_command {
+        let agent = Agent::new(&self.parts, client, work, id, transport);
+        let own = own_command.map(|argv| {
             let (context, client) = (self.parts.context.clone(), Arc::clone(&agent.client));
-            let own = OwnCommand::run(context, client, Arc::clone(&self.journal), argv);
-            // It is set once, by the one start that there is.
-            let _ = self.own.set(own);
+            OwnCommand::run(context, client, Arc::clone(&self.journal), argv)
+        });
+        Ok(Running { agent, own })
+    }
+
+    /// Ends everything that runs in a sandbox that was started, as far as that can be done.
+    async fn halt(&self, call: &Call) {
+        match self.running.get() {
+            Some(Running { agent, own }) => agent.end(&self.parts, own.as_ref(), call).await,
+            // Its start failed or was broken off, and what the engine does of it runs.
+            None => {
+                self.parts.kill().await;
+            }
         }
-        Ok(())
+    }
+}
+
+impl Sandbox for DockerSandbox {
+    async fn start(&self, call: &Call) -> Result<()> {
+        let mut stage = self.stage.lock().await;
+        let beginning = stage.start()?;
+        let wanted = Wanted {
+            call,
+            ending: &self.ending,
+        };
+        let running = self.begin(*beginning, &wanted).await?;
+        let set = self.running.set(running);
+        set.map_err(|_| Error::internal("the sandbox was started twice"))
     }
 
     async fn stop(&self, call: &Call) -> Result<()> {
-        // Nobody starts it any more.
-        self.beginning.lock().await.take();
-        if self.agent.get().is_none() {
-            return Ok(());
+        self.ending.cancel();
+        let mut stage = self.stage.lock().await;
+        if matches!(*stage, Stage::Started) {
+            self.halt(call).await;
+            self.parts.ended().await?;
         }
-        let docker = &self.parts.connection.docker;
-        self.end_agent(call).await;
-        match timeout(ENDED, link::ended(docker, &self.parts.container)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.context(format_args!(
-                "waiting for the end of the container {}",
-                self.parts.container
-            ))),
-            Err(_) => Err(Error::unavailable(format_args!(
-                "the container {} still runs {} s after its agent ended",
-                self.parts.container,
-                ENDED.as_secs()
-            ))
-            .retryable()),
-        }
+        stage.stop();
+        Ok(())
     }
 
     async fn cleanup(&self, call: &Call) -> Result<()> {
-        self.beginning.lock().await.take();
-        self.end_agent(call).await;
+        self.ending.cancel();
+        let mut stage = self.stage.lock().await;
+        if matches!(*stage, Stage::Started) {
+            self.halt(call).await;
+        }
         self.parts.remove().await?;
-        self.removed.store(true, Ordering::Relaxed);
+        stage.remove();
         Ok(())
     }
 
@@ -209,7 +201,7 @@ impl Sandbox for DockerSandbox {
     boxyard_agent::delegate_files!(self => self.client());
 
     async fn execution_context(&self, _call: &Call) -> Result<Option<ExecutionContext>> {
-        let id = self.agent.get().map(|agent| agent.id.clone());
+        let id = self.running.get().map(|running| running.agent.id.clone());
         Ok(id.map(|id| ExecutionContext::Container {
             engine: "docker".into(),
             id,
@@ -221,7 +213,7 @@ impl Sandbox for DockerSandbox {
             ("container".to_owned(), self.parts.container.clone().into()),
             ("engine".into(), json!(self.parts.connection.facts)),
         ]);
-        if let Some(agent) = self.agent.get() {
+        if let Some(Running { agent, .. }) = self.running.get() {
             info.insert("transport".into(), json!(agent.transport));
             let docker = &self.parts.connection.docker;
             let inspected = docker.inspect_container(&agent.id, None::<InspectContainerOptions>);

@@ -22,7 +22,7 @@ const ENGINE: &str = "{{.Endpoints.docker.Host}}";
 pub(super) struct Relay {
     directory: TempDir,
     gate: watch::Sender<Gate>,
-    /// How many requests were held up.
+    /// How many requests are held up.
     held: watch::Receiver<usize>,
     _tasks: JoinSet<()>,
 }
@@ -74,6 +74,8 @@ impl Relay {
     }
 
     /// Holds up the requests whose first line has this in it, from now on.
+    ///
+    /// One whose client hangs up meanwhile is forgotten.
     pub(super) fn hold(&self, part: &'static str) {
         self.gate.send_replace(Some(part));
     }
@@ -87,6 +89,15 @@ impl Relay {
     /// Lets everything through.
     pub(super) fn release(&self) {
         self.gate.send_replace(None);
+    }
+}
+
+/// One that is held up is none any more, however that ends.
+struct Leaving<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held -= 1);
     }
 }
 
@@ -105,8 +116,14 @@ async fn pass(
         let waits = |gate: &Gate| gate.is_some_and(|part| line.contains(part));
         if waits(&gate.borrow()) {
             held.send_modify(|held| *held += 1);
-            // The test is over where nobody opens it any more.
-            let _ = gate.wait_for(|gate| !waits(gate)).await;
+            let _leaving = Leaving(held);
+            let mut hung_up = [0];
+            tokio::select! {
+                // The test is over where nobody opens it any more.
+                _ = gate.wait_for(|gate| !waits(gate)) => {}
+                // Whoever asks says nothing more until he has his answer.
+                _ = from.read(&mut hung_up) => return,
+            }
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             break;

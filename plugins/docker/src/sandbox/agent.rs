@@ -8,14 +8,13 @@ use std::{
     time::Duration,
 };
 
-use bollard::query_parameters::KillContainerOptions;
 use boxyard_agent::Client;
 use boxyard_plugin_api::prelude::*;
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::timeout};
 
-use super::{own_command::OwnCommand, parts::Parts};
-use crate::{engine::failure, link::Transport, watch::Told};
+use super::own_command::OwnCommand;
+use crate::{link::Transport, parts::Parts, watch::Told};
 
 /// How long the agent may take to kill everything and end.
 const SHUT_DOWN: Duration = Duration::from_secs(2);
@@ -110,14 +109,8 @@ impl Agent {
             }
         };
         tracing::debug!(%error, "the guest agent does not end, and is killed");
-        let docker = &parts.connection.docker;
-        let killed = docker
-            .kill_container(&parts.container, None::<KillContainerOptions>)
-            .await;
-        match killed.map_err(failure) {
-            Ok(()) => self.ended.store(true, Ordering::Relaxed),
-            // One that does not run needs no signal.
-            Err(error) => tracing::debug!(%error, "killing the container"),
+        if parts.kill().await {
+            self.ended.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::query_parameters::{InspectContainerOptions, KillContainerOptions};
 use boxyard_plugin_api::prelude::*;
 use tokio::time::{sleep, timeout};
 
 use crate::{
     engine::{Connection, Dialect, failure},
-    link,
+    link::{self, ENDED},
     meeting::Meeting,
     removal,
     watch::Watch,
@@ -42,7 +42,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Says why the agent is gone.
-    pub(super) async fn cause(&self) -> String {
+    pub(crate) async fn cause(&self) -> String {
         let docker = &self.connection.docker;
         // The engine may take a moment to see it.
         let _ = timeout(
@@ -81,6 +81,41 @@ impl Parts {
             }
             (_, Some(error)) => format!("the container ended with exit code {code}: {error}"),
             _ => format!("the container ended with exit code {code}"),
+        }
+    }
+
+    /// Has the engine kill what runs in the container; returns whether it did. One that does not run
+    /// needs no signal.
+    pub(crate) async fn kill(&self) -> bool {
+        let docker = &self.connection.docker;
+        let killed = docker.kill_container(&self.container, None::<KillContainerOptions>);
+        match killed.await.map_err(failure) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(%error, "killing the container");
+                false
+            }
+        }
+    }
+
+    /// Waits until the container does not run, which is to be soon.
+    ///
+    /// # Errors
+    ///
+    /// It still runs, or the engine does not say.
+    pub(crate) async fn ended(&self) -> Result<()> {
+        let container = &self.container;
+        let ended = link::ended(&self.connection.docker, container);
+        match timeout(ENDED, ended).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.context(format_args!(
+                "waiting for the end of the container {container}"
+            ))),
+            Err(_) => Err(Error::unavailable(format_args!(
+                "the container {container} still runs {} s after its end was asked for",
+                ENDED.as_secs()
+            ))
+            .retryable()),
         }
     }
 
