@@ -158,6 +158,57 @@ async fn the_secret_of_the_agent_is_nowhere_to_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_acted_on_as_the_sandboxs_user() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    bounded(async {
+        let dock = dock.start().await;
+        let sandbox = dock.sandbox(json!({ "user": "1000" })).await;
+        let call = async |params: Value| {
+            let result = sandbox.execute_tool("file_operation", params, None).await;
+            result.unwrap()
+        };
+        let mut secret = Command::shell("mkdir -m 700 /secret && echo x > /secret/file");
+        secret.user = Some("0".into());
+        assert_eq!(sandbox.run(secret, None).await.unwrap().exit.exit_code, 0);
+        for operation in [
+            json!({ "operation": "write", "file_path": "/etc/passwd", "content": "x" }),
+            json!({ "operation": "write", "file_path": "/etc/new", "content": "x" }),
+            json!({ "operation": "delete", "file_path": "/etc/passwd" }),
+            json!({ "operation": "read", "file_path": "/secret/file" }),
+            json!({ "operation": "list", "file_path": "/secret" }),
+        ] {
+            let result = call(operation.clone()).await;
+            let error = result.error.unwrap_or_default();
+            assert!(error.contains("ermission denied"), "{operation}: {error}");
+        }
+        // Where it works is its own, though it is nobody's in the image.
+        let written = json!({ "operation": "write", "file_path": "new", "content": "x" });
+        assert_eq!(call(written).await.error, None);
+        let seen = says(
+            &sandbox,
+            "stat -c '%u %g' new .; echo > also; stat -c %u /etc/passwd",
+        )
+        .await;
+        assert_eq!(seen, "1000 1000\n1000 1000\n0");
+        // What a command may not as root is not done for one.
+        let bare = json!({ "capabilities": { "drop": ["ALL"] }, "user": "0" });
+        let bare = dock.sandbox(bare).await;
+        shell(&bare, "chmod 000 /etc/passwd").await;
+        let read = json!({ "operation": "read", "file_path": "/etc/passwd" });
+        let read = bare
+            .execute_tool("file_operation", read, None)
+            .await
+            .unwrap();
+        assert!(
+            read.error
+                .is_some_and(|error| error.contains("ermission denied"))
+        );
+        dock.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_kills_everything_in_a_container_ends_his_own_sandbox_at_most() {
     let Some(dock) = Dock::new(IMAGE) else { return };
     bounded(async {

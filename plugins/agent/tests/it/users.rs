@@ -1,9 +1,13 @@
 //! Users: who runs a command, whose files are, and what one user may do to the agent.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
 
 use boxyard_agent::protocol::Setup;
-use boxyard_plugin_api::{ByteSource, Command, ErrorCode, TerminalSize, WriteFile};
+use boxyard_plugin_api::{ByteSource, Command, ErrorCode, ReadFile, TerminalSize, WriteFile, pipe};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::harness::*;
@@ -161,8 +165,8 @@ async fn a_list_of_users_that_has_no_end_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn what_an_agent_makes_belongs_to_the_sandboxs_user() {
-    if !is_root("what an agent makes belongs to the sandbox's user") {
+async fn what_is_made_belongs_to_the_sandboxs_user() {
+    if !is_root("what is made belongs to the sandbox's user") {
         return;
     }
     let place = open_directory();
@@ -172,13 +176,11 @@ async fn what_an_agent_makes_belongs_to_the_sandboxs_user() {
         ..rooted(place)
     })
     .await;
-    fs::write(place.join("of root"), "").unwrap();
     let request = WriteFile::new("made/above/file")
         .mode(0o4755)
         .make_parents(true);
     let source = ByteSource::from_bytes("x");
     agent.write_from(&request, source).await.unwrap();
-    agent.write("of root", "y").await.unwrap();
     agent.mkdir("directory", None, false).await.unwrap();
     agent.mkdir("two/directories", None, true).await.unwrap();
     agent.put("unpacked", every_kind()).await.unwrap();
@@ -189,16 +191,208 @@ async fn what_an_agent_makes_belongs_to_the_sandboxs_user() {
         assert_eq!(owner, (4711, 4712), "{}", path.display());
         seen += 1;
     });
-    assert_eq!(seen, 12);
-    // Past being given away, which takes such bits.
+    assert_eq!(seen, 11);
     let mode = place.join("made/above/file").metadata().unwrap().mode();
     assert_eq!(mode & 0o7777, 0o4755);
-    // Those that were there stay whose they were.
-    assert_eq!(place.metadata().unwrap().uid(), 0);
     assert_eq!(agent.sh("id -u; id -g").await, "4711\n4712\n");
-    let root = agent.run(as_user("root", "id -u")).await;
-    assert_eq!(root.out(), "0\n");
+    // The runner that did all this is root again.
+    let root = agent.run(as_user("root", "id -u; id -G")).await;
+    assert_eq!(root.out(), "0\n0\n");
+    agent.remove("unpacked", true).await.unwrap();
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_sandboxs_user_may_not_no_request_does() {
+    if !is_root("what the sandbox's user may not no request does") {
+        return;
+    }
+    let place = open_directory();
+    let path = |name: &str| place.path().join(name);
+    fs::create_dir(path("secret")).unwrap();
+    fs::write(path("secret/file"), "old").unwrap();
+    fs::set_permissions(path("secret"), Permissions::from_mode(0o700)).unwrap();
+    fs::create_dir(path("readable")).unwrap();
+    fs::write(path("readable/file"), "old").unwrap();
+    fs::create_dir(path("open")).unwrap();
+    fs::set_permissions(path("open"), Permissions::from_mode(0o777)).unwrap();
+    fs::write(path("open/of root"), "old").unwrap();
+    fs::write(path("open/of all"), "old").unwrap();
+    fs::set_permissions(path("open/of all"), Permissions::from_mode(0o666)).unwrap();
+    std::os::unix::fs::symlink("../readable/file", path("open/link")).unwrap();
+    for (user, groups) in [("4711:4712", 4712), ("nobody", NOBODY)] {
+        let agent = agent(Setup {
+            user: Some(user.into()),
+            ..rooted(place.path())
+        })
+        .await;
+        for (what, done) in [
+            (
+                "list",
+                within(agent.client.list("secret", &call())).await.map(drop),
+            ),
+            (
+                "stat",
+                within(agent.client.stat("secret/file", &call()))
+                    .await
+                    .map(drop),
+            ),
+            ("read", agent.read("secret/file").await.map(drop)),
+            ("pack", agent.get("secret").await.map(drop)),
+            ("pack from above", agent.get(".").await.map(drop)),
+            ("write in a secret", agent.write("secret/new", "x").await),
+            ("write", agent.write("readable/file", "x").await),
+            ("write of root's", agent.write("open/of root", "x").await),
+            ("write by a link", agent.write("open/link", "x").await),
+            ("write anew", agent.write("readable/new", "x").await),
+            ("remove", agent.remove("readable/file", false).await),
+            ("remove all", agent.remove("readable", true).await),
+            ("make", agent.mkdir("readable/new", None, false).await),
+            ("make above", agent.mkdir("readable/a/b", None, true).await),
+            ("unpack", agent.put("readable", every_kind()).await),
+            ("unpack anew", agent.put("readable/new", every_kind()).await),
+        ] {
+            let error = done.expect_err(what);
+            assert_eq!(
+                error.code(),
+                ErrorCode::PERMISSION_DENIED,
+                "{what}: {error}"
+            );
+            assert!(error.message().contains("denied"), "{what}: {error}");
+        }
+        // What he may, he does, and nothing changes hands.
+        agent.write("open/of all", "new").await.unwrap();
+        agent.write("open/new", "new").await.unwrap();
+        assert_eq!(path("open/new").metadata().unwrap().gid(), groups);
+        agent.remove("open/new", false).await.unwrap();
+        agent.stop().await;
+    }
+    for name in ["open/of all", "open/of root", "readable/file", "open/link"] {
+        let found = path(name).symlink_metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), (0, 0), "{name}");
+    }
+    for name in ["secret/file", "open/of root", "readable/file"] {
+        assert_eq!(fs::read(path(name)).unwrap(), b"old", "{name}");
+    }
+    assert_eq!(fs::read(path("open/of all")).unwrap(), b"new");
+}
+
+#[tokio::test]
+async fn requests_have_the_capabilities_of_commands() {
+    if !is_root("requests have the capabilities of commands") {
+        return;
+    }
+    let place = open_directory();
+    let file = place.path().join("file");
+    fs::write(&file, "old").unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::chown(&file, Some(NOBODY), Some(NOBODY)).unwrap();
+    for (kept, may) in [(vec![], false), (vec!["DAC_OVERRIDE".to_owned()], true)] {
+        let agent = agent(Setup {
+            capabilities: Some(kept.clone()),
+            ..rooted(place.path())
+        })
+        .await;
+        let command = agent.run(Command::shell("cat file")).await;
+        assert_eq!(command.exit.exit_code == 0, may, "{kept:?}");
+        assert_eq!(agent.read("file").await.is_ok(), may, "{kept:?}");
+        agent.write("own", "x").await.unwrap();
+        // The runner has all that it needs for another user.
+        assert_eq!(agent.run(as_user("nobody", "id -u")).await.out(), "65534\n");
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_acts_for_a_user_is_not_his_to_end() {
+    if !is_root("a request that acts for a user is not his to end") {
+        return;
+    }
+    let agent = agent(Setup {
+        // Nobody else's, so that no agent of another test is his.
+        user: Some("4713".into()),
+        ..setup()
+    })
+    .await;
+    // One that is at work until nobody reads any more.
+    let (sink, source) = pipe();
+    let (request, call) = (ReadFile::new("/dev/zero"), call());
+    let reading = agent.client.read_file(&request, sink, &call);
+    let trying = async {
+        source.read(1).await.unwrap();
+        let line = "for p in /proc/[0-9]*; do p=${p#/proc/}; \
+            [ \"$(cat /proc/$p/comm 2>/dev/null)\" = boxyard-agent ] && \
+            { kill -9 $p; cat /proc/$p/environ /proc/$p/mem | head -c 1; }; done 2>/dev/null; true";
+        let output = agent.run(Command::shell(line)).await;
+        assert_eq!(output.out(), "");
+        assert!(!source.read(1 << 20).await.unwrap().unwrap().is_empty());
+        drop(source);
+    };
+    let _ = within(async { tokio::join!(reading, trying) }).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_is_where_commands_run_though_he_could_not_find_it() {
+    if !is_root("a user is where commands run") {
+        return;
+    }
+    let place = open_directory();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
+    let working_dir = place.path().join("working");
+    fs::create_dir(&working_dir).unwrap();
+    let agent = agent(Setup {
+        user: Some("4711".into()),
+        working_dir: working_dir.to_str().unwrap().into(),
+        ..setup()
+    })
+    .await;
+    agent.write("file", "x").await.unwrap();
+    assert_eq!(agent.sh("cat file; echo y > other").await, "x");
+    assert_eq!(agent.read("other").await.unwrap(), b"y\n");
+    let by_name = agent.read(working_dir.join("file").to_str().unwrap()).await;
+    assert_eq!(code(by_name), ErrorCode::PERMISSION_DENIED);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_working_directory_with_nothing_in_it_is_given_to_the_user() {
+    if !is_root("a working directory with nothing in it is given to the user") {
+        return;
+    }
+    let place = open_directory();
+    let path = |name: &str| place.path().join(name);
+    for name in ["empty", "full", "of another", "of root"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("full/file"), "").unwrap();
+    std::os::unix::fs::chown(path("of another"), Some(1), Some(1)).unwrap();
+    let mounted = Mount::tmpfs(path("mounted"), "size=1m,mode=755");
+    fs::create_dir(path("above")).unwrap();
+    let above = Mount::tmpfs(path("above/mounted"), "size=1m,mode=755");
+    for (name, user, owner) in [
+        ("empty", Some("4711:4712"), (4711, 4712)),
+        ("above", Some("4711"), (4711, 0)),
+        ("above/mounted", Some("4711"), (0, 0)),
+        ("mounted", Some("4711"), (0, 0)),
+        ("full", Some("4711"), (0, 0)),
+        ("of another", Some("4711"), (1, 1)),
+        ("of root", None, (0, 0)),
+        ("of root", Some("nosuchuser"), (0, 0)),
+    ] {
+        let agent = agent(Setup {
+            user: user.map(str::to_owned),
+            working_dir: path(name).to_str().unwrap().into(),
+            ..setup()
+        })
+        .await;
+        // It is there once something was answered.
+        let _ = agent.try_run(Command::shell("true")).await;
+        let found = path(name).metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), owner, "{name}");
+        agent.stop().await;
+    }
+    drop((mounted, above));
 }
 
 /// An archive with a directory, a directory that it only implies, a file and links.
@@ -243,24 +437,57 @@ async fn links_of_others_are_not_given_away() {
     fs::write(place.path().join("outside"), "").unwrap();
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, Permissions::from_mode(0o777)).unwrap();
+    fs::write(root.join("of root"), "").unwrap();
     std::os::unix::fs::symlink("../outside", root.join("link")).unwrap();
+    std::os::unix::fs::symlink("of root", root.join("link2")).unwrap();
     let agent = agent(Setup {
         user: Some("4711".into()),
         ..rooted(&root)
     })
     .await;
-    fs::write(root.join("of root"), "").unwrap();
-    std::os::unix::fs::symlink("of root", root.join("link2")).unwrap();
-    for link in ["link", "link2"] {
-        agent.write(link, "x").await.unwrap();
-    }
+    agent.write("link", "x").await.unwrap();
+    let refused = agent.write("link2", "x").await;
+    assert_eq!(code(refused), ErrorCode::PERMISSION_DENIED);
     let uid = |path: &str| place.path().join(path).symlink_metadata().unwrap().uid();
     for path in ["outside", "root/link", "root/link2", "root/of root"] {
         assert_eq!(uid(path), 0, "{path}");
     }
     // The only one that is new.
     assert_eq!(uid("root/outside"), 4711);
-    assert_eq!(fs::read(root.join("of root")).unwrap(), b"x");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_archive_leaves_directories_of_others_as_they_are() {
+    if !is_root("an archive leaves directories of others as they are") {
+        return;
+    }
+    let place = open_directory();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o1777)).unwrap();
+    let agent = agent(Setup {
+        user: Some("4711".into()),
+        ..setup()
+    })
+    .await;
+    let mut builder = tar::Builder::new(Vec::new());
+    for name in ["./", "./made/"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o700);
+        header.set_size(0);
+        builder
+            .append_data(&mut header, name, std::io::empty())
+            .unwrap();
+    }
+    let archive = builder.into_inner().unwrap();
+    agent
+        .put(place.path().to_str().unwrap(), archive)
+        .await
+        .unwrap();
+    let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+    assert_eq!(mode(place.path()), 0o1777);
+    assert_eq!(mode(&place.path().join("made")), 0o700);
     agent.stop().await;
 }
 

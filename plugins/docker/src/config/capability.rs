@@ -129,8 +129,9 @@ pub(crate) const COMMAND_CAPABILITIES: [LinuxCapability; 8] = [
 ];
 
 /// What the agent needs to become the user of a command, to take capabilities from it, to kill
-/// it, and to write files wherever they are.
-const AGENT_CAPABILITIES: [LinuxCapability; 5] = [
+/// it, to find the directory that it is given, and to give that to him.
+const AGENT_CAPABILITIES: [LinuxCapability; 6] = [
+    LinuxCapability::CHOWN,
     LinuxCapability::DAC_OVERRIDE,
     LinuxCapability::KILL,
     LinuxCapability::SETGID,
@@ -240,7 +241,7 @@ mod tests {
         let none = capabilities(json!({"drop": ["ALL"]}));
         assert_eq!(
             names(&none.of_container()),
-            "DAC_OVERRIDE KILL SETGID SETUID SETPCAP"
+            "CHOWN DAC_OVERRIDE KILL SETGID SETUID SETPCAP"
         );
     }
 

@@ -19,6 +19,7 @@ mod sys;
 mod terminal;
 mod transport;
 mod tree;
+mod working_dir;
 
 use std::{
     io::{self, Write},

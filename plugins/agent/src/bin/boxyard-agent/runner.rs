@@ -82,7 +82,7 @@ pub(crate) fn serve(line: OwnedFd, world: &World) -> io::Result<()> {
                     output: stdout,
                     line: line.as_fd(),
                 };
-                let answer = files::serve(request, streams, &world.setup);
+                let answer = files::serve(request, streams, world)?;
                 ended(&line, &answer)?;
             }
         }

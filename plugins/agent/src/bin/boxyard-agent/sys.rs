@@ -101,7 +101,7 @@ pub(crate) fn ignored_signals() -> Vec<c_int> {
     (1..=64).filter(is_ignored).collect()
 }
 
-/// Whom a command runs as, and whom files are given to.
+/// Whom a command runs as, and with whose rights files are acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) uid: u32,
@@ -252,7 +252,7 @@ fn become_program(shared: &Shared<'_>) -> Result<(), (Stage, Errno)> {
         bound(kept).map_err(at(Stage::Privileges))?;
     }
     if let Some(credentials) = &launch.credentials {
-        become_user(credentials).map_err(at(Stage::User))?;
+        become_user(credentials, Term::ForGood).map_err(at(Stage::User))?;
     }
     if let Some(kept) = launch.capabilities {
         keep(kept).map_err(at(Stage::Privileges))?;
@@ -332,9 +332,90 @@ fn keep(kept: CapabilitySet) -> Result<(), Errno> {
     )
 }
 
+/// Acts as a command of this user does, with what that keeps of capabilities, until
+/// [`Actor::return_to_itself`]; as itself with those where there is no user.
+///
+/// The real and the saved user stay its own, so that the other can neither signal nor trace it.
+pub(crate) fn act_as(
+    user: Option<&Credentials>,
+    kept: Option<CapabilitySet>,
+) -> Result<Actor, Errno> {
+    let groups = rustix::process::getgroups()?;
+    let actor = Actor {
+        own: Credentials {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: groups.into_iter().map(|group| group.as_raw()).collect(),
+        },
+        is_other: user.is_some(),
+        capabilities: rustix::thread::capabilities(None)?.effective,
+    };
+    let change = || {
+        if let Some(user) = user {
+            become_user(user, Term::ForNow)?;
+        }
+        match kept {
+            // Who is not root has lost them all.
+            Some(kept) => use_capabilities(rustix::thread::capabilities(None)?.effective & kept),
+            None => Ok(()),
+        }
+    };
+    match change() {
+        Ok(()) => Ok(actor),
+        // A part of it may be done.
+        Err(errno) => actor.return_to_itself().and(Err(errno)),
+    }
+}
+
+/// A process that acts as somebody else.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Actor {
+    own: Credentials,
+    is_other: bool,
+    /// What it uses as itself.
+    capabilities: CapabilitySet,
+}
+
+impl Actor {
+    /// Acts as itself again.
+    ///
+    /// # Errors
+    ///
+    /// It is neither of both, and must end.
+    pub(crate) fn return_to_itself(self) -> Result<(), Errno> {
+        use_capabilities(self.capabilities)?;
+        if self.is_other {
+            become_user(&self.own, Term::ForNow)?;
+            // The system gives whoever is root again all that it may have.
+            use_capabilities(self.capabilities)?;
+        }
+        Ok(())
+    }
+}
+
+/// Uses these of the capabilities that it has, and keeps all.
+fn use_capabilities(effective: CapabilitySet) -> Result<(), Errno> {
+    let now = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective, ..now })
+}
+
+/// How long somebody is another user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    ForGood,
+    /// The way back is open.
+    ForNow,
+}
+
 /// By the system calls themselves: the library's functions would tell other threads.
-fn become_user(credentials: &Credentials) -> Result<(), Errno> {
+fn become_user(credentials: &Credentials, term: Term) -> Result<(), Errno> {
     let Credentials { uid, gid, groups } = credentials;
+    // Of the largest number the system leaves as it is.
+    let (own_uid, own_gid) = match term {
+        Term::ForGood => (*uid, *gid),
+        Term::ForNow => (u32::MAX, u32::MAX),
+    };
     let call = |result: libc::c_long| {
         if result == -1 {
             return Err(last_errno());
@@ -344,9 +425,9 @@ fn become_user(credentials: &Credentials) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of one slice of group numbers.
     call(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
     // SAFETY: plain numbers.
-    call(unsafe { libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) })?;
+    call(unsafe { libc::syscall(libc::SYS_setresgid, own_gid, *gid, own_gid) })?;
     // SAFETY: plain numbers.
-    call(unsafe { libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) })
+    call(unsafe { libc::syscall(libc::SYS_setresuid, own_uid, *uid, own_uid) })
 }
 
 /// Moves a descriptor to a number above standard error, whatever was open there, and closes

@@ -15,7 +15,7 @@ use crate::{
     processes,
     request::{Request, TerminalSize},
     runner::World,
-    terminal,
+    terminal, working_dir,
 };
 
 /// What ends the connection: a message for the host, which should not have said that.
@@ -114,6 +114,7 @@ impl Agent {
         self.linger = Duration::from_millis(setup.linger_ms);
         // What commands start from stays as the first host said it.
         if self.world.is_none() {
+            working_dir::give(&setup);
             self.world = Some(World {
                 capabilities: setup
                     .capabilities

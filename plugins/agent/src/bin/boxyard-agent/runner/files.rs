@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use boxyard_agent::{protocol::Setup, remove_tree};
+use boxyard_agent::remove_tree;
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat,
@@ -23,10 +23,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::place::{Place, Places};
-use super::{Told, told};
+use super::{Told, World, credentials, told};
 use crate::{
     failure::{Failure, Result},
     request::{MakeDirectory, ReadFile, RemovePath, Request},
+    sys,
 };
 
 /// The streams of a request about files.
@@ -70,18 +71,44 @@ struct FileInfo {
     target: Option<String>,
 }
 
-/// Serves one request.
-pub(super) fn serve(request: Request, streams: Streams<'_>, setup: &Setup) -> Result<Value> {
-    let places = Places::new(setup)?;
+/// Serves one request, with the rights of the user that the sandbox's commands run as.
+///
+/// # Errors
+///
+/// The runner did not become itself again, and must not go on.
+pub(super) fn serve(
+    request: Request,
+    streams: Streams<'_>,
+    world: &World,
+) -> io::Result<Result<Value>> {
+    let begun = (|| {
+        let user = credentials(world.setup.user.as_deref())?;
+        // As ourselves: a user may be given a directory that he cannot find by himself.
+        let places = Places::new(&world.setup)?;
+        let actor = sys::act_as(user.as_ref(), world.capabilities).map_err(|errno| {
+            Failure::from(errno).context("acting as the user of the sandbox's commands")
+        })?;
+        Ok((places, actor))
+    })();
+    let (places, actor) = match begun {
+        Ok(begun) => begun,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let answer = answer(request, streams, &places);
+    actor.return_to_itself()?;
+    Ok(answer)
+}
+
+fn answer(request: Request, streams: Streams<'_>, places: &Places) -> Result<Value> {
     match request {
-        Request::ReadFile(request) => read_file(&places, &request, streams),
-        Request::WriteFile(request) => write::write_file(&places, &request, streams),
-        Request::Stat { path } => stat(&places, &path),
-        Request::List { path } => list(&places, &path, streams),
-        Request::Remove(request) => remove(&places, &request),
-        Request::MakeDirectory(request) => make_directory(&places, &request),
-        Request::PutArchive { directory } => archive::put(&places, &directory, streams),
-        Request::GetArchive { path } => archive::get(&places, &path, streams),
+        Request::ReadFile(request) => read_file(places, &request, streams),
+        Request::WriteFile(request) => write::write_file(places, &request, streams),
+        Request::Stat { path } => stat(places, &path),
+        Request::List { path } => list(places, &path, streams),
+        Request::Remove(request) => remove(places, &request),
+        Request::MakeDirectory(request) => make_directory(places, &request),
+        Request::PutArchive { directory } => archive::put(places, &directory, streams),
+        Request::GetArchive { path } => archive::get(places, &path, streams),
         Request::ExecuteCommand(_) | Request::Processes {} => {
             Err(Failure::internal("a request that is not about files"))
         }
@@ -202,7 +229,7 @@ fn make_directory(places: &Places, request: &MakeDirectory) -> Result<Value> {
         };
     }
     let place = places.place(&request.path)?;
-    make_in(places, &place, mode).map_err(at)?;
+    make_in(&place, mode).map_err(at)?;
     Ok(Value::Null)
 }
 
@@ -227,7 +254,7 @@ fn make_directories(places: &Places, path: &str, mode: u32) -> Result<OwnedFd> {
         }
         place => place?,
     };
-    match make_in(places, &place, mode) {
+    match make_in(&place, mode) {
         // Somebody else made it meanwhile, or it is something else.
         Ok(()) | Err(Errno::EXIST) => places.open(path, flags, Mode::empty()),
         Err(errno) => Err(Failure::from(errno).context(format_args!("`{path}`"))),
@@ -240,12 +267,11 @@ fn parent_of(path: &str) -> &str {
     parent.and_then(Path::to_str).unwrap_or_default()
 }
 
-fn make_in(places: &Places, place: &Place, mode: u32) -> Result<(), Errno> {
+fn make_in(place: &Place, mode: u32) -> Result<(), Errno> {
     let Place { directory, name } = place;
     // Ours to open until it has the mode that it is to have, which is past the umask.
     mkdirat(directory, &**name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(directory, &**name, flags, Mode::empty())?;
-    places.give(made.as_fd())?;
     fchmod(made, Mode::from_raw_mode(mode))
 }

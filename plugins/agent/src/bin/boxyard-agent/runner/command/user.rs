@@ -49,7 +49,7 @@ pub(super) fn own_home() -> String {
     home_of(users.find(|entry| entry.id == uid).as_ref())
 }
 
-/// Returns whom files are given to that are made for `user`; `None` where that is already so.
+/// Returns as whom files are acted on for `user`; `None` where that is who we are already.
 pub(crate) fn credentials(user: Option<&str>) -> Result<Option<Credentials>> {
     match user {
         Some(user) if geteuid().is_root() => Ok(Some(find(user)?.credentials)),

@@ -18,6 +18,7 @@ use rustix::{
         fstat, linkat, mkdirat, openat, readlinkat, statat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
+    process::geteuid,
 };
 use serde_json::Value;
 use tar::{Archive, Builder, Entry, EntryType, Header};
@@ -37,7 +38,6 @@ const MAX_DEPTH: usize = 256;
 /// absolute path or by a link that the archive itself has.
 pub(super) fn put(places: &Places, directory: &str, streams: Streams<'_>) -> Result<Value> {
     let target = Target {
-        places,
         directory: make_directories(places, directory, 0o755)?,
     };
     let input = File::from(streams.input.try_clone()?);
@@ -59,7 +59,11 @@ pub(super) fn put(places: &Places, directory: &str, streams: Streams<'_>) -> Res
     }
     for (path, header) in directories.iter().rev() {
         let made = target.directory(path)?;
-        finish(made.as_fd(), header)?;
+        // One that was there of somebody else's stays as it is; the new ones are ours.
+        match finish(made.as_fd(), header) {
+            Err(failure) if failure.is(Errno::PERM) && !is_ours(&made)? => {}
+            finished => finished?,
+        }
     }
     // What comes after the archive's end is taken, so that its writer is not broken off.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
@@ -101,13 +105,16 @@ fn inner_path<R: Read>(entry: &Entry<'_, R>) -> Result<PathBuf> {
     Ok(inner)
 }
 
+fn is_ours(directory: &OwnedFd) -> Result<bool> {
+    Ok(fstat(directory)?.st_uid == geteuid().as_raw())
+}
+
 /// Where an archive is unpacked.
-struct Target<'a> {
-    places: &'a Places,
+struct Target {
     directory: OwnedFd,
 }
 
-impl Target<'_> {
+impl Target {
     /// Opens a directory of the target, made with those above it where they are missing.
     fn directory(&self, path: &Path) -> Result<OwnedFd> {
         match self.open(path) {
@@ -119,17 +126,12 @@ impl Target<'_> {
         };
         let parent = self.directory(parent)?;
         let name = c_name(name.as_bytes())?;
-        let is_new = match mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
+        match mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(parent, &*name, flags, Mode::empty())?;
-        if is_new {
-            self.places.give(directory.as_fd())?;
         }
-        Ok(directory)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(parent, &*name, flags, Mode::empty())?)
     }
 
     /// Opens a directory of the target that is there.
@@ -163,18 +165,11 @@ impl Target<'_> {
                 let mut file = BufWriter::with_capacity(BUFFER, File::from(file));
                 io::copy(entry, &mut file).map_err(malformed)?;
                 let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-                self.places.give(file.as_fd())?;
                 finish(file.as_fd(), &header)
             }
             EntryType::Symlink => {
                 let link = link_of(entry)?;
                 symlinkat(link.as_os_str(), &parent, &*name)?;
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = openat(&parent, &*name, flags, Mode::empty())?;
-                // What is not ours any more is not ours to give.
-                if FileType::from_raw_mode(fstat(&made)?.st_mode) == FileType::Symlink {
-                    self.places.give(made.as_fd())?;
-                }
                 let times = times_of(&header)?;
                 Ok(utimensat(
                     &parent,

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsStr},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
@@ -12,17 +12,13 @@ use std::{
 use boxyard_agent::protocol::Setup;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, Uid,
-        chownat, fstatfs, open, openat, openat2, readlinkat, statat,
+        AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, fstatfs, open,
+        openat, openat2, readlinkat, statat,
     },
     io::Errno,
 };
 
-use crate::{
-    failure::{Failure, Result},
-    runner::credentials,
-    sys::Credentials,
-};
+use crate::failure::{Failure, Result};
 
 /// How often a path is tried again that changed while it was followed.
 const TRIES: usize = 16;
@@ -35,8 +31,9 @@ pub(super) struct Places {
     /// The directory that nothing leaves, and its own path.
     root: Option<(OwnedFd, PathBuf)>,
     working_dir: PathBuf,
-    /// Whom new files are given to.
-    owner: Option<Credentials>,
+    /// The same, which whoever asks may not be able to find by himself; `None` within a root, and
+    /// while it is not there.
+    start: Option<OwnedFd>,
 }
 
 /// A name in a directory, be something there or not.
@@ -51,8 +48,6 @@ pub(super) struct Place {
 pub(super) struct Target {
     pub(super) place: Place,
     pub(super) found: Option<Stat>,
-    /// Whether the path ended with a link.
-    pub(super) by_link: bool,
 }
 
 impl Places {
@@ -68,10 +63,18 @@ impl Places {
                 Some((root, path.into()))
             }
         };
+        let working_dir = Path::new("/").join(&setup.working_dir);
+        let start = match &root {
+            Some(_) => None,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                open(&working_dir, flags, Mode::empty()).ok()
+            }
+        };
         Ok(Self {
             root,
-            working_dir: Path::new("/").join(&setup.working_dir),
-            owner: credentials(setup.user.as_deref())?,
+            working_dir,
+            start,
         })
     }
 
@@ -86,10 +89,13 @@ impl Places {
 
     fn open_path(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        let path = self.inner(path);
-        match &self.root {
-            None => openat(CWD, path, flags, mode),
-            Some((root, _)) => open_within(root, &path, flags, mode, ResolveFlags::IN_ROOT),
+        match (&self.root, &self.start) {
+            (None, Some(start)) => openat(start, path, flags, mode),
+            (None, None) => openat(CWD, self.inner(path), flags, mode),
+            (Some((root, _)), _) => {
+                let path = self.inner(path);
+                open_within(root, &path, flags, mode, ResolveFlags::IN_ROOT)
+            }
         }
     }
 
@@ -144,7 +150,7 @@ impl Places {
         let mut place = self.place(path)?;
         let mut followed = PathBuf::from(path);
         let at = |errno| failure(errno, path);
-        for links in 0..=MAX_LINKS {
+        for _ in 0..=MAX_LINKS {
             let found = match statat(&place.directory, &*place.name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(found) => Some(found),
                 Err(Errno::NOENT) => None,
@@ -152,11 +158,7 @@ impl Places {
             };
             let kind = found.map(|found| FileType::from_raw_mode(found.st_mode));
             if kind != Some(FileType::Symlink) {
-                return Ok(Target {
-                    place,
-                    found,
-                    by_link: links > 0,
-                });
+                return Ok(Target { place, found });
             }
             if fstatfs(&place.directory).map_err(at)?.f_type == PROC_SUPER_MAGIC {
                 return Err(Failure::failed_precondition(format_args!(
@@ -177,16 +179,6 @@ impl Places {
             place = next.ok_or_else(|| at(Errno::ISDIR))?;
         }
         Err(at(Errno::LOOP))
-    }
-
-    /// Gives a new file to whom the sandbox's commands run as. It is one that is open, for what
-    /// has its name may be another by now.
-    pub(super) fn give(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
-        let Some(owner) = &self.owner else {
-            return Ok(());
-        };
-        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
     }
 }
 

@@ -1,15 +1,14 @@
 //! Writing a file, whole or not at all where that can be.
 //!
 //! What is written goes where a shell's `> path` goes: the links that a path ends with are followed.
-//! A file of one name is replaced by a new one. One of several names, one that something is mounted
-//! on and one that none can be made beside stay what they are and get the new content in place,
-//! which a reader may see half done and a full disk breaks off.
+//! A file of one name is replaced by a new one. One of several names, one of somebody else's, one that
+//! something is mounted on and one that none can be made beside stay what they are and get the new
+//! content in place, which a reader may see half done and a full disk breaks off.
 
 use std::{
     ffi::CString,
     fs::File,
     io::{self, Read, Seek},
-    os::fd::AsFd,
 };
 
 use rustix::{
@@ -45,13 +44,13 @@ pub(super) fn write_file(
         make_directories(places, parent, 0o755)?;
     }
     let target = places.target(path)?;
-    write(places, &target, request.mode, &streams)
+    write(&target, request.mode, &streams)
         .map_err(|failure| failure.context(format_args!("`{path}`")))?;
     Ok(Value::Null)
 }
 
-fn write(places: &Places, target: &Target, mode: Option<u32>, streams: &Streams<'_>) -> Result<()> {
-    let Target { place, found, .. } = target;
+fn write(target: &Target, mode: Option<u32>, streams: &Streams<'_>) -> Result<()> {
+    let Target { place, found } = target;
     if let Some(found) = found {
         takes_content(found)?;
     }
@@ -68,15 +67,9 @@ fn write(places: &Places, target: &Target, mode: Option<u32>, streams: &Streams<
     // From here on nothing but the file system itself breaks it off.
     streams.complete()?;
     let Some(old) = found else {
-        places.give(new.file.as_fd())?;
         return Ok(new.put(mode.unwrap_or(DEFAULT_MODE))?);
     };
-    if old.st_nlink == 1 {
-        keep_owner(&new, old);
-        // Who made a link need not have been allowed to have what it leads to.
-        if !target.by_link {
-            places.give(new.file.as_fd())?;
-        }
+    if old.st_nlink == 1 && keep_owner(&new, old).is_ok() {
         match new.put(old.st_mode) {
             Err(errno) if is_refusal(errno) => {}
             put => return Ok(put?),
@@ -125,10 +118,13 @@ fn overwrite(place: &Place, content: &mut impl Read) -> Result<()> {
 }
 
 /// Gives the new file to whom the old one belongs, as if it had been written in place.
-fn keep_owner(new: &NewFile<'_>, old: &Stat) {
+fn keep_owner(new: &NewFile<'_>, old: &Stat) -> Result<(), Errno> {
+    let found = fstat(&new.file)?;
+    if (found.st_uid, found.st_gid) == (old.st_uid, old.st_gid) {
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
-    // Who is not root may only make files of his own.
-    let _ = fchown(&new.file, Some(uid), Some(gid));
+    fchown(&new.file, Some(uid), Some(gid))
 }
 
 /// A file beside the one that it will be, removed again unless it becomes it.
