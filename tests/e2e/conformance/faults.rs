@@ -130,6 +130,7 @@ const FAULTS: &[Fault] = faults! {
     "keeps-files-elsewhere" => "files-commands-see-the-same-files";
     "writes-in-place" => "files-write-is-whole-or-nothing";
     "writes-with-its-own-mode" => "files-stat-says-what-is-there";
+    "writes-with-its-own-rights" => "files-are-whose-commands-are";
     "looks-through-links" => "files-stat-looks-at-links-themselves";
     "lists-a-page" => "files-list-has-every-entry";
     "hides-dotted-files" => "files-list-has-every-entry";

@@ -23,6 +23,7 @@ cases! {
     "files-part-of-a-file" "F1" Must FILES => part;
     "files-missing-is-not-found" "F2" Must FILES => missing;
     "files-commands-see-the-same-files" "F3" Must FILES => commands_see_them;
+    "files-are-whose-commands-are" "F12" Must FILES => whose_commands_are;
     "files-write-is-whole-or-nothing" "F4" Must FILES => write_is_atomic;
     "files-stat-says-what-is-there" "F5" Must FILES => stat;
     "files-stat-looks-at-links-themselves" "F5" Must FILES => stat_of_links;
@@ -123,6 +124,35 @@ async fn commands_see_them(subject: Subject) -> Outcome {
         live.read("from-command").await?,
         b"back",
         "what a command wrote"
+    );
+    live.close().await
+}
+
+async fn whose_commands_are(subject: Subject) -> Outcome {
+    let live = subject.sandbox().await?;
+    if !subject.declares("commands")? {
+        return live.close().await;
+    }
+    live.write("made", "x").await?;
+    let directory = MakeDirectory::new("made-too");
+    live.handle.make_directory(&directory, call()).await?;
+    check_eq!(
+        live.sh("for made in made made-too; do [ -O $made ] || echo $made; done")
+            .await?,
+        "",
+        "what requests made that is somebody else's to a command"
+    );
+    let tried = "mkdir closed; chmod 555 closed; (: > closed/by-command) 2>/dev/null && echo done || echo refused";
+    let command = live.sh(tried).await?;
+    let request = match live.write("closed/by-request", "x").await {
+        Ok(()) => "done\n",
+        Err(error) if error.code() == ErrorCode::PERMISSION_DENIED => "refused\n",
+        Err(error) => return Err(error.into()),
+    };
+    check_eq!(
+        request,
+        command,
+        "writing in a directory that is closed, by a request and as a command"
     );
     live.close().await
 }
