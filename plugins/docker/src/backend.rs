@@ -1,6 +1,11 @@
 //! The sandbox type: makes containers, finds those of earlier hosts again, and removes orphans.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use boxyard_agent::protocol::Setup;
@@ -73,22 +78,16 @@ impl Backend for Docker {
     type Sandbox = DockerSandbox;
 
     fn open(plugin: &PluginContext) -> Result<Self> {
-        let settings = Arc::new(Settings::of(plugin)?);
+        let settings = Settings::of(plugin)?;
         let environment = Environment::of_process();
         let config_dir = environment.config_dir.clone();
         let engine = Arc::new(Engine::connect(settings.host.as_deref(), environment));
-        Ok(Self {
-            images: Images::new(Arc::clone(&engine), config_dir),
-            engine,
-            meetings: Meetings::new(plugin.data_dir())?,
-            maker: Arc::new(Maker::new(plugin.data_dir())),
-            watch: Arc::default(),
-            settings,
-        })
+        Self::new(engine, config_dir, settings, plugin.data_dir())
     }
 
-    async fn probe(&self, _call: &Call) -> Result<Health> {
-        Ok(self.engine.probe().await)
+    async fn probe(&self, call: &Call) -> Result<Health> {
+        let probe = async { Ok(self.engine.probe().await) };
+        call.unless_cancelled(probe).await
     }
 
     async fn create(
@@ -98,16 +97,14 @@ impl Backend for Docker {
         call: &Call,
     ) -> Result<DockerSandbox> {
         config.validate()?;
-        let connection = self.engine.connection().await?;
+        let connection = call.unless_cancelled(self.engine.connection()).await?;
         let Connection {
             endpoint, facts, ..
         } = &*connection;
         // Before anything is pulled for it. It is checked again when its container is made.
         policy::check(&self.settings, &config, endpoint, facts)?;
-        let image = tokio::select! {
-            image = self.image(&config, &context) => image?,
-            () = call.cancelled() => return Err(cancelled()),
-        };
+        let image = self.image(&config, &context);
+        let image = call.unless_cancelled(image).await?;
         let identity = context.identity();
         let parts = Parts {
             container: format!("boxyard-{}", identity.id),
@@ -159,7 +156,7 @@ impl Backend for Docker {
         &self,
         state: State,
         context: SandboxContext,
-        _call: &Call,
+        call: &Call,
     ) -> Result<Recovered<DockerSandbox>> {
         if state.version != Saved::VERSION {
             return Err(Error::failed_precondition(format_args!(
@@ -169,7 +166,7 @@ impl Backend for Docker {
             )));
         }
         let saved: Saved = state.data()?;
-        let connection = self.engine.connection().await?;
+        let connection = call.unless_cancelled(self.engine.connection()).await?;
         let parts = Parts {
             meeting: self.meetings.known(&saved.meeting)?,
             container: saved.container,
@@ -199,7 +196,7 @@ impl Backend for Docker {
     }
 
     async fn sweep(&self, request: SweepRequest, call: &Call) -> Result<Swept> {
-        let connection = self.engine.connection().await?;
+        let connection = call.unless_cancelled(self.engine.connection()).await?;
         let mut swept = Swept::default();
         let filters = HashMap::from([("label", vec![labels::HOST])]);
         let options = ListContainersOptionsBuilder::new()
@@ -248,6 +245,22 @@ impl Backend for Docker {
 }
 
 impl Docker {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        config_dir: Option<PathBuf>,
+        settings: Settings,
+        data_dir: &Path,
+    ) -> Result<Self> {
+        Ok(Self {
+            images: Images::new(Arc::clone(&engine), config_dir),
+            engine,
+            meetings: Meetings::new(data_dir)?,
+            maker: Arc::new(Maker::new(data_dir)),
+            watch: Arc::default(),
+            settings: Arc::new(settings),
+        })
+    }
+
     /// Makes sure that the engine has the image, and tells the host how far that is.
     async fn image(&self, config: &Config, context: &SandboxContext) -> Result<ImageFacts> {
         let progress = |progress: &Progress| {

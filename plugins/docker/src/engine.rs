@@ -6,11 +6,18 @@ mod facts;
 mod failure;
 mod health;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker, models::SystemVersion};
 use boxyard_plugin_api::prelude::*;
-use tokio::{sync::Mutex, time::timeout};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use tokio::time::timeout;
 
 use self::endpoint::Address;
 #[cfg(test)]
@@ -39,9 +46,22 @@ pub(crate) struct Engine {
     /// Where it is, or why that is not known.
     address: Result<Address>,
     environment: Environment,
-    /// Made by whoever is first to need it, and kept: every request connects anew.
-    connection: Mutex<Option<Arc<Connection>>>,
+    acquaintance: Mutex<Acquaintance>,
 }
+
+/// How far it is with finding out who the engine is.
+#[derive(Debug, Default)]
+enum Acquaintance {
+    #[default]
+    None,
+    /// Somebody needs it and asks. Whoever comes meanwhile waits for the same answer; it is broken
+    /// off when nobody does any more.
+    Asking(WeakShared<Greeting>),
+    /// It is kept: every request connects anew.
+    Made(Arc<Connection>),
+}
+
+type Greeting = BoxFuture<'static, Result<Arc<Connection>>>;
 
 /// An engine that answered, in the version that it is spoken to in.
 #[derive(Debug)]
@@ -58,7 +78,7 @@ impl Engine {
         Self {
             address: Address::find(host, &environment),
             environment,
-            connection: Mutex::default(),
+            acquaintance: Mutex::default(),
         }
     }
 
@@ -73,40 +93,60 @@ impl Engine {
     ///
     /// What [`Engine::probe`] says, under the code of its cause.
     pub(crate) async fn connection(&self) -> Result<Arc<Connection>> {
-        let mut connection = self.connection.lock().await;
-        if let Some(connection) = &*connection {
-            return Ok(connection.clone());
-        }
-        Ok(connection.insert(self.greet().await?).clone())
+        let greeting = match &mut *self.acquaintance() {
+            Acquaintance::Made(connection) => return Ok(Arc::clone(connection)),
+            acquaintance => self.join(acquaintance),
+        };
+        let connection = greeting.await?;
+        *self.acquaintance() = Acquaintance::Made(Arc::clone(&connection));
+        Ok(connection)
     }
 
     /// Asks the engine anew who it is: it may have been replaced by another version.
     pub(crate) async fn reconnect(&self) -> Result<Arc<Connection>> {
-        let greeted = self.greet().await;
-        let mut connection = self.connection.lock().await;
-        match greeted {
-            Ok(greeted) => Ok(connection.insert(greeted).clone()),
-            Err(error) => {
-                *connection = None;
-                Err(error)
-            }
-        }
+        let greeted = greet(self.address.clone()).await;
+        *self.acquaintance() = match &greeted {
+            Ok(connection) => Acquaintance::Made(Arc::clone(connection)),
+            Err(_) => Acquaintance::None,
+        };
+        greeted
     }
 
-    async fn greet(&self) -> Result<Arc<Connection>> {
-        let address = self.address.as_ref().map_err(Clone::clone)?;
-        let asked = timeout(GREETING, Connection::open(address.endpoint().clone())).await;
-        let answer = asked.unwrap_or_else(|_| {
-            Err(Error::unavailable(format_args!(
-                "it did not answer within {} s: look at the engine's own log",
-                GREETING.as_secs()
-            ))
-            .retryable())
-        });
-        answer
-            .map(Arc::new)
-            .map_err(|error| error.context(format_args!("the engine at {address}")))
+    fn acquaintance(&self) -> MutexGuard<'_, Acquaintance> {
+        let acquaintance = self.acquaintance.lock();
+        acquaintance.unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Joins those who wait for the engine to say who it is, or asks.
+    fn join(&self, acquaintance: &mut Acquaintance) -> Shared<Greeting> {
+        if let Acquaintance::Asking(greeting) = acquaintance
+            && let Some(greeting) = greeting.upgrade()
+            // What failed is tried anew, also before all who waited have heard of it.
+            && greeting.peek().is_none()
+        {
+            return greeting;
+        }
+        let greeting = greet(self.address.clone()).boxed().shared();
+        if let Some(asked) = greeting.downgrade() {
+            *acquaintance = Acquaintance::Asking(asked);
+        }
+        greeting
+    }
+}
+
+async fn greet(address: Result<Address>) -> Result<Arc<Connection>> {
+    let address = address?;
+    let asked = timeout(GREETING, Connection::open(address.endpoint().clone())).await;
+    let answer = asked.unwrap_or_else(|_| {
+        Err(Error::unavailable(format_args!(
+            "it did not answer within {} s: look at the engine's own log",
+            GREETING.as_secs()
+        ))
+        .retryable())
+    });
+    answer
+        .map(Arc::new)
+        .map_err(|error| error.context(format_args!("the engine at {address}")))
 }
 
 impl Connection {

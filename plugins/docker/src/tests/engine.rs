@@ -1,14 +1,22 @@
 //! Finding an engine, and saying what is wrong with one.
 
-use std::os::unix::net::UnixListener;
+use std::{os::unix::net::UnixListener, sync::Arc, time::Duration};
 
-use boxyard_plugin_api::{HealthStatus, prelude::*};
+use boxyard_plugin_api::{CallController, HealthStatus, prelude::*};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{
     fake::{Fake, engine_of},
-    harness::{engine, within},
+    harness::{engine, eventually, within},
 };
-use crate::engine::{Engine, Environment};
+use crate::{
+    backend::Docker,
+    engine::{Engine, Environment},
+    settings::Settings,
+};
 
 async fn unhealthy(engine: &Engine, named: &[&str]) {
     let health = within(engine.probe()).await;
@@ -116,4 +124,51 @@ async fn an_engine_is_asked_once_who_it_is() {
     assert_eq!(fake.asked().len(), 2);
     within(fake.engine.probe()).await;
     assert_eq!(fake.asked().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_for_an_engine_that_hangs_wait_for_the_same_attempt() {
+    let hung = Fake::start(|_| None);
+    let began = Instant::now();
+    let mut waiting = JoinSet::new();
+    for _ in 0..5 {
+        let engine = Arc::clone(&hung.engine);
+        waiting.spawn(async move { engine.connection().await });
+    }
+    // Whoever leaves takes the attempt from nobody else.
+    let left = timeout(Duration::from_secs(5), hung.engine.connection()).await;
+    left.unwrap_err();
+    for answer in waiting.join_all().await {
+        let error = answer.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::UNAVAILABLE, "{error}");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    let asked = hung.asked();
+    let asked = asked.iter().filter(|path| *path == "/version");
+    assert_eq!(asked.count(), 1);
+    // Whoever comes later asks anew.
+    hung.engine.connection().await.unwrap_err();
+    assert!(began.elapsed() > Duration::from_secs(18));
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_does_not_wait_for_an_engine_that_hangs() {
+    let hung = Fake::start(|_| None);
+    let data_dir = tempfile::tempdir().unwrap();
+    let engine = Arc::clone(&hung.engine);
+    let docker = Docker::new(engine, None, Settings::default(), data_dir.path()).unwrap();
+    let controller = CallController::new(0);
+    let call = controller.call();
+    let giving_up = async {
+        eventually(|| hung.asked() == ["/version"]).await;
+        controller.cancel();
+    };
+    let began = Instant::now();
+    let swept = docker.sweep(SweepRequest::new("host", ["lease"]), &call);
+    let (swept, ()) = tokio::join!(swept, giving_up);
+    assert_eq!(swept.unwrap_err().code(), ErrorCode::CANCELLED);
+    let error = docker.probe(&call).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::CANCELLED);
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
