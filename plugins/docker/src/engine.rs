@@ -26,7 +26,7 @@ pub(crate) use self::{
     dialect::Dialect,
     endpoint::{Endpoint, Environment},
     facts::{Facts, Kind},
-    failure::{Doing, failure, is_overtaken, remedy},
+    failure::{Doing, failure, is_being_removed, is_overtaken, is_unseen_mount, remedy},
 };
 
 /// The engine 20.10 speaks it, the oldest that gives everything that is used here.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Mode},
     container::{self, Additions, Specification},
-    engine::{Connection, Doing},
+    engine::{Connection, Doing, is_unseen_mount},
     image::ImageFacts,
     labels::Labels,
     link::{self, Line, Transport},
@@ -140,11 +140,8 @@ impl Recipe {
         };
         let made = self.make_with(first, parts).await;
         match made {
-            // The engine does not see what it is to mount, as far as words can say.
             Err(error)
-                if first == Transport::Socket
-                    && wanted.is_none()
-                    && error.message().contains("bind source path does not exist") =>
+                if first == Transport::Socket && wanted.is_none() && is_unseen_mount(&error) =>
             {
                 self.make_again(parts, &error).await
             }

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use crate::{
-    engine::{Connection, failure, is_overtaken},
+    engine::{Connection, failure, is_being_removed, is_overtaken},
     link::{self, ENDED},
 };
 
@@ -35,9 +35,7 @@ async fn kill_and_remove(connection: &Connection, container: &str) -> Result<()>
     match removed.map_err(failure) {
         Err(error) if error.code() == ErrorCode::NOT_FOUND => Ok(()),
         // Somebody else removes it.
-        Err(error) if error.message().contains("already in progress") => {
-            gone(connection, container).await
-        }
+        Err(error) if is_being_removed(&error) => gone(connection, container).await,
         Err(error) => Err(error.context(format_args!("removing the container {container}"))),
         Ok(()) => Ok(()),
     }

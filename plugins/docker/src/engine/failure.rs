@@ -1,4 +1,5 @@
-//! The only table from the engine's errors to ours.
+//! From the engine's errors to ours: all that is made of what engines say as text, but for what
+//! registries say through them, of which [`crate::image`] has a table of its own.
 
 use std::{error::Error as StdError, fmt, io};
 
@@ -71,10 +72,28 @@ fn refused(status: u16, message: &str) -> Error {
 
 /// What Podman says of a container that changed while it was at it.
 const OVERTAKEN: &str = "container state improper";
+/// What is said of a container that somebody else removes.
+const BEING_REMOVED: &str = "is already in progress";
+/// What is said of a path to mount that the engine does not find.
+const UNSEEN: &str = "bind source path does not exist";
 
 /// Whether something else happened to a container meanwhile, so that it is worth another try.
 pub(crate) fn is_overtaken(error: &Error) -> bool {
-    error.message().contains(OVERTAKEN)
+    says(error, OVERTAKEN)
+}
+
+/// Whether a container is not removed because that is under way.
+pub(crate) fn is_being_removed(error: &Error) -> bool {
+    says(error, BEING_REMOVED)
+}
+
+/// Whether an engine does not see what it is to mount, as far as words can say.
+pub(crate) fn is_unseen_mount(error: &Error) -> bool {
+    says(error, UNSEEN)
+}
+
+fn says(error: &Error, saying: &str) -> bool {
+    error.message().to_lowercase().contains(saying)
 }
 
 /// What engines say and what it means: their statuses are the same for many causes.
@@ -112,7 +131,7 @@ const SAYINGS: &[(&str, ErrorCode, bool)] = &[
         false,
     ),
     ("removal of container", ErrorCode::ABORTED, true),
-    ("is already in progress", ErrorCode::ABORTED, true),
+    (BEING_REMOVED, ErrorCode::ABORTED, true),
     (OVERTAKEN, ErrorCode::ABORTED, true),
     (
         "does not match the specified platform",
@@ -275,6 +294,33 @@ mod tests {
                 "{status} {message}"
             );
             assert!(error.message().starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_done_about_a_saying_is_known_by_it() {
+        type Predicate = fn(&Error) -> bool;
+        let predicates: [Predicate; 3] = [is_overtaken, is_being_removed, is_unseen_mount];
+        for (message, expected) in [
+            (
+                "cannot remove container x: container state improper: stopped",
+                [true, false, false],
+            ),
+            (
+                "removal of container x is already in progress",
+                [false, true, false],
+            ),
+            (
+                "invalid mount config for type \"bind\": bind source path does not exist: /x",
+                [false, false, true],
+            ),
+            ("something else", [false; 3]),
+        ] {
+            let error = failure(EngineError::DockerResponseServerError {
+                status_code: 500,
+                message: message.into(),
+            });
+            assert_eq!(predicates.map(|is| is(&error)), expected, "{message}");
         }
     }
 
