@@ -2,20 +2,26 @@
 
 mod encoding;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use boxyard_plugin_api::{
     ByteSource, Command, Error, ErrorCode, FileKind, Isolation, ReadFile, RemovePath, WriteFile,
 };
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use self::encoding::Encoding;
-use super::builtin::{Description, Outcome};
+use super::{
+    ToolStatus,
+    builtin::{Description, Limit, Outcome},
+};
 use crate::{output::Capture, sandbox::Sandbox};
 
 /// The longest file that is read: a longer one is fetched as an archive.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// How long an operation may take: a disk may be slow, and a file system may never answer.
+const TIME: Duration = Duration::from_secs(Limit::SECONDS);
 
 #[derive(Deserialize)]
 pub(super) struct Params {
@@ -45,6 +51,24 @@ pub(super) fn description() -> Description {
 }
 
 pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Error> {
+    in_time(operate(params, sandbox)).await
+}
+
+async fn in_time(
+    operation: impl Future<Output = Result<Outcome, Error>>,
+) -> Result<Outcome, Error> {
+    timeout(TIME, operation).await.unwrap_or_else(|_| {
+        Ok(Outcome {
+            status: ToolStatus::Timeout,
+            ..Outcome::error(format!(
+                "File operation timed out after {} seconds",
+                Limit::SECONDS
+            ))
+        })
+    })
+}
+
+async fn operate(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Error> {
     let path = params.file_path.as_str();
     if path.trim().is_empty() {
         return Ok(Outcome::error("No file path provided"));
@@ -98,7 +122,8 @@ async fn is_absent(sandbox: &Arc<Sandbox>, path: &str, error: &Error) -> bool {
 
 async fn read(sandbox: &Arc<Sandbox>, path: &str, encoding: Encoding) -> Result<Outcome, Error> {
     let content = Capture::new(LONGEST);
-    let request = ReadFile::new(path);
+    // One more than there may be: what has no end, such as `/dev/zero`, is not read to it.
+    let request = ReadFile::new(path).length(Some(LONGEST as u64 + 1));
     if let Err(error) = sandbox.read_file(&request, content.sink()).await {
         return Ok(Outcome::error(error.message()));
     }
@@ -156,4 +181,19 @@ async fn list(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
         0 => Outcome::success(result.stdout_text()),
         _ => Outcome::error(result.stderr_text()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_that_never_ends_is_given_up() {
+        let outcome = in_time(pending()).await.unwrap();
+        assert_eq!(outcome.status, ToolStatus::Timeout);
+        let error = outcome.error.unwrap();
+        assert_eq!(error, "File operation timed out after 30 seconds");
+    }
 }

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use boxyard_host::{Command, CommandResult, Sandbox};
+use boxyard_host::{Command, CommandResult, Sandbox, ToolStatus};
 use serde_json::{Value, json};
 
 use super::{Dock, IMAGE, PYTHON, SOON, container, engine};
@@ -152,6 +152,23 @@ async fn the_secret_of_the_agent_is_nowhere_to_be_read() {
             .find(|word| is_long(word));
         assert_eq!(hex, None, "{seen}");
         assert!(seen.contains("/.boxyard/agent"), "{seen}");
+        dock.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_without_an_end_is_not_read_to_it() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    bounded(async {
+        let dock = dock.start().await;
+        let sandbox = dock.sandbox(json!({})).await;
+        let params = json!({ "operation": "read", "file_path": "/dev/zero" });
+        let result = sandbox.execute_tool("file_operation", params, None).await;
+        let result = result.unwrap();
+        assert_eq!(result.status, ToolStatus::Error);
+        let error = result.error.unwrap();
+        assert!(error.contains("/dev/zero is longer than"), "{error}");
         dock.end().await;
     })
     .await;
