@@ -260,7 +260,9 @@ impl Store {
 fn sqlite(step: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
     let path = path.into();
     match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+        // Without a code it is a value that says nothing to us. Not passed over: what became of its sandbox
+        // would be known to nobody, and swept.
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None => {
             StoreError::Damaged { path, source }
         }
         _ => StoreError::Sqlite { step, path, source },
@@ -373,6 +375,17 @@ mod tests {
             "{error}"
         );
         assert!(fs::read(&path).unwrap() == before);
+    }
+
+    #[test]
+    fn a_value_that_says_nothing_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let values = "INSERT INTO sandboxes VALUES ('s', '{oops', 'running', '{}', NULL)";
+        let connection = Connection::open(directory.path().join(FILE)).unwrap();
+        connection.execute(values, []).unwrap();
+        let error = Store::open(directory.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     }
 
     #[test]
