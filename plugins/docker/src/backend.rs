@@ -285,7 +285,6 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
         .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     env.extend(config.env_vars.clone());
     let kept = config.capabilities.of_commands().into_iter();
-    let kept = kept.chain(config.capabilities.added());
     let user = config.user.as_ref().unwrap_or(&image.user);
     Ok(Setup {
         env,

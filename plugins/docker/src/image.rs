@@ -36,28 +36,21 @@ pub(crate) struct Images {
 }
 
 /// What an image says of the containers made from it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ImageFacts {
     /// `sha256:…`: what its name means now.
     pub(crate) id: String,
     /// Who its own command runs as; empty for root.
     pub(crate) user: String,
     pub(crate) env: BTreeMap<String, String>,
-    pub(crate) working_dir: String,
     pub(crate) entrypoint: Vec<String>,
     pub(crate) cmd: Vec<String>,
     pub(crate) os: String,
     /// As platforms spell it: `amd64`, `arm64`.
     pub(crate) arch: String,
     pub(crate) variant: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    /// Paths that the engine makes an anonymous volume for.
-    pub(crate) volumes: Vec<String>,
     /// Whether it has a HEALTHCHECK.
     pub(crate) healthcheck: bool,
-    /// In bytes, all layers together.
-    pub(crate) size: u64,
 }
 
 impl Images {
@@ -186,22 +179,15 @@ impl From<ImageInspect> for ImageFacts {
             id: image.id.unwrap_or_default(),
             user: config.user.unwrap_or_default(),
             env: env.collect(),
-            working_dir: config.working_dir.unwrap_or_default(),
             entrypoint: config.entrypoint.unwrap_or_default(),
             cmd: config.cmd.unwrap_or_default(),
             os: image.os.unwrap_or_default(),
             arch: image.architecture.unwrap_or_default(),
             variant: image.variant.unwrap_or_default(),
-            labels: config.labels.unwrap_or_default().into_iter().collect(),
-            volumes: config.volumes.unwrap_or_default(),
             healthcheck: config
                 .healthcheck
                 .and_then(|check| check.test)
                 .is_some_and(|test| !none(&test)),
-            size: image
-                .size
-                .and_then(|size| size.try_into().ok())
-                .unwrap_or(0),
         }
     }
 }

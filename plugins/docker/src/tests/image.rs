@@ -62,12 +62,9 @@ async fn a_missing_image_is_pulled_and_a_present_one_is_not() {
     assert!(facts.id.starts_with("sha256:"), "{facts:?}");
     assert_eq!(facts.cmd, ["run", "it"]);
     assert_eq!(facts.env["A"], "1");
-    assert_eq!(
-        (facts.working_dir.as_str(), facts.user.as_str()),
-        ("/w", "7")
-    );
+    assert_eq!(facts.user, "7");
     assert_eq!(facts.os, "linux");
-    assert!(facts.size >= 3_000_000 && !facts.healthcheck);
+    assert!(!facts.healthcheck);
     assert_eq!(seen.first(), Some(&Progress::default()));
     let last = seen.last().unwrap();
     assert_eq!((last.layers_done, last.layers_total), (1, 1));
