@@ -18,8 +18,8 @@ pub(crate) use self::stage::Beginning;
 use self::{agent::Agent, description::described, own_command::OwnCommand, stage::Stage};
 use crate::{
     engine::{Dialect, Doing},
-    journal::Journal,
     link::{Line, Transport},
+    log::Log,
     parts::Parts,
     recipe::{Started, Wanted},
     stats,
@@ -35,7 +35,7 @@ pub(crate) struct DockerSandbox {
     ending: CancellationToken,
     /// What its commands go through, from its start on: read without a look at the stage.
     running: OnceLock<Running>,
-    journal: Arc<Journal>,
+    log: Arc<Log>,
 }
 
 /// What is there of a sandbox that was started.
@@ -69,7 +69,7 @@ impl DockerSandbox {
             stage: Mutex::new(Stage::Made(Box::new(beginning))),
             ending: CancellationToken::new(),
             running: OnceLock::new(),
-            journal: Arc::default(),
+            log: Arc::default(),
         }
     }
 
@@ -92,7 +92,7 @@ impl DockerSandbox {
             stage: Mutex::new(Stage::Started),
             ending: CancellationToken::new(),
             running: OnceLock::from(Running { agent, own: None }),
-            journal: Arc::default(),
+            log: Arc::default(),
         })
     }
 
@@ -131,7 +131,7 @@ impl DockerSandbox {
         let agent = Agent::new(&self.parts, client, work, id, transport);
         let own = own_command.map(|argv| {
             let (context, client) = (self.parts.context.clone(), Arc::clone(&agent.client));
-            OwnCommand::run(context, client, Arc::clone(&self.journal), argv)
+            OwnCommand::run(context, client, Arc::clone(&self.log), argv)
         });
         Ok(Running { agent, own })
     }
@@ -236,6 +236,6 @@ impl Sandbox for DockerSandbox {
     }
 
     async fn logs(&self, request: LogRequest, to: ByteSink, call: &Call) -> Result<()> {
-        self.journal.copy(&request, &to, call).await
+        self.log.copy(&request, &to, call).await
     }
 }

@@ -12,7 +12,7 @@ use boxyard_agent::Client;
 use boxyard_plugin_api::{CallController, Control, Controls, pipe, prelude::*};
 use tokio::{sync::watch, time::timeout};
 
-use crate::journal::Journal;
+use crate::log::Log;
 
 /// One that runs, or ran.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl OwnCommand {
     pub(super) fn run(
         context: SandboxContext,
         client: Arc<Client>,
-        journal: Arc<Journal>,
+        log: Arc<Log>,
         argv: Vec<String>,
     ) -> Self {
         let (controls, received) = pipe();
@@ -37,13 +37,13 @@ impl OwnCommand {
             let command = Command::argv(argv);
             let io = CommandIo {
                 stdin: ByteSource::empty(),
-                stdout: ByteSink::new(journal.writer()),
-                stderr: ByteSink::new(journal.writer()),
+                stdout: ByteSink::new(log.writer()),
+                stderr: ByteSink::new(log.writer()),
                 controls: Controls::from_source(received),
             };
             let call = CallController::new(0).call();
             let ended = client.execute_command(&command, io, &call).await;
-            journal.end();
+            log.end();
             let data = match ended {
                 Ok(exit) => json!({ "exit_code": exit.exit_code, "signal": exit.signal }),
                 Err(error) => json!({ "error": error.message() }),

@@ -13,7 +13,7 @@ const KEPT: usize = 1024 * 1024;
 
 /// The output of one command, kept up to a bound.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct Log {
     kept: Mutex<Kept>,
     /// Changes with everything that is written, and with the end.
     changed: watch::Sender<()>,
@@ -27,7 +27,7 @@ struct Kept {
     ended: bool,
 }
 
-impl Default for Journal {
+impl Default for Log {
     fn default() -> Self {
         Self {
             kept: Mutex::default(),
@@ -36,7 +36,7 @@ impl Default for Journal {
     }
 }
 
-impl Journal {
+impl Log {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,11 +86,12 @@ impl Journal {
             if ended || !request.follow {
                 return to.finish().await;
             }
-            tokio::select! {
+            let more = async {
                 // The sender is ours.
-                _ = changed.changed() => {}
-                () = call.cancelled() => return Err(Error::cancelled("the caller asked to stop")),
-            }
+                let _ = changed.changed().await;
+                Ok(())
+            };
+            call.unless_cancelled(more).await?;
         }
     }
 
@@ -125,7 +126,7 @@ impl Journal {
     }
 }
 
-struct Writer(Arc<Journal>);
+struct Writer(Arc<Log>);
 
 impl Sink for Writer {
     async fn write(&self, chunk: Chunk) -> Result<()> {
@@ -144,11 +145,11 @@ mod tests {
 
     use super::*;
 
-    async fn read(journal: &Journal, request: LogRequest) -> String {
+    async fn read(log: &Log, request: LogRequest) -> String {
         let (sink, source) = pipe();
         let call = CallController::new(0).call();
         let (copied, bytes) = tokio::join!(
-            journal.copy(&request, &sink, &call),
+            log.copy(&request, &sink, &call),
             source.read_to_end(usize::MAX)
         );
         copied.unwrap();
@@ -157,8 +158,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_lines_are_read_whole() {
-        let journal = Journal::default();
-        journal.write(b"one\ntwo\nthree\n");
+        let log = Log::default();
+        log.write(b"one\ntwo\nthree\n");
         for (tail, expected) in [
             (None, "one\ntwo\nthree\n"),
             (Some(0), ""),
@@ -167,21 +168,21 @@ mod tests {
             (Some(9), "one\ntwo\nthree\n"),
         ] {
             let request = LogRequest::default().tail(tail);
-            assert_eq!(read(&journal, request).await, expected, "{tail:?}");
+            assert_eq!(read(&log, request).await, expected, "{tail:?}");
         }
     }
 
     #[tokio::test]
     async fn who_follows_reads_to_the_end_and_no_further_than_what_is_kept() {
-        let journal = Arc::new(Journal::default());
-        journal.write(&vec![b'x'; KEPT + 7]);
+        let log = Arc::new(Log::default());
+        log.write(&vec![b'x'; KEPT + 7]);
         let request = LogRequest::default().follow(true);
         let writing = async {
             tokio::task::yield_now().await;
-            journal.write(b"last");
-            journal.end();
+            log.write(b"last");
+            log.end();
         };
-        let (text, ()) = tokio::join!(read(&journal, request), writing);
+        let (text, ()) = tokio::join!(read(&log, request), writing);
         assert!(text.ends_with("last"));
         assert!(text.len() <= KEPT + 4, "{}", text.len());
     }
