@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::{
     config::Config,
     engine::{Connection, Dialect, Doing, Engine, Environment, failure},
+    hex,
     image::{ImageFacts, Images, Progress},
     labels::{self, Labels},
     link::{self, Line},
@@ -296,7 +297,7 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
                 .collect()
         }),
         no_new_privileges: !config.privileged,
-        secret: Some(secret()?),
+        secret: Some(hex::random::<32>()?),
         linger_ms: linger_ms(parts),
         ..Setup::default()
     })
@@ -306,12 +307,6 @@ fn setup(config: &Config, image: &ImageFacts, parts: &Parts) -> Result<Setup> {
 fn linger_ms(parts: &Parts) -> u64 {
     let asked = parts.context.identity().linger_ms;
     if parts.lingers { asked } else { 0 }
-}
-
-fn secret() -> Result<String> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(Error::internal)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Saves what finds the sandbox again, before there is anything to find.

@@ -115,15 +115,8 @@ fn host_config(
     notes: &mut Vec<Note>,
 ) -> HostConfig {
     let memory = config.memory_limit.bytes();
-    for (can, key) in [
-        (facts.limits.memory, "memory_limit"),
-        (facts.limits.cpus, "cpu_limit"),
-        (facts.limits.pids, "pids_limit"),
-    ] {
-        if !can {
-            notes.push(Note::LimitIgnored { key });
-        }
-    }
+    let ignored = facts.limits.ignored();
+    notes.extend(ignored.map(|key| Note::LimitIgnored { key }));
     HostConfig {
         memory: Some(memory),
         // Both together: no swap on top, which would double the limit.

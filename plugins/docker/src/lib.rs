@@ -4,6 +4,7 @@ mod backend;
 mod config;
 mod container;
 mod engine;
+mod hex;
 mod image;
 mod labels;
 mod link;

@@ -19,6 +19,8 @@ use boxyard_plugin_api::prelude::*;
 use rustix::fs::CWD;
 use tokio::net::UnixListener;
 
+use crate::hex;
+
 const SOCKET: &str = "socket";
 
 /// All meeting places of a plugin.
@@ -53,9 +55,7 @@ impl Meetings {
     /// Names the place of a sandbox. No name says more than its own container can see anyway, and
     /// none can be guessed by another.
     pub(crate) fn of(&self, lease: &str, sandbox: &str) -> Result<Meeting> {
-        let mut secret = [0; 12];
-        getrandom::fill(&mut secret).map_err(Error::internal)?;
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex::random::<12>()?;
         Ok(Meeting {
             path: self.root.join(format!("{lease}.{sandbox}.{secret}")),
         })

@@ -18,8 +18,8 @@ use crate::{
 /// an error only then.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// How long an engine that went away is left alone before it is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long after one that failed the next attempt is made at removing what was begun.
+const UNDO_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a sandbox is made of, whoever made it.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl Parts {
                     tracing::warn!(%error, "what was begun of a sandbox is left to the sweep");
                     return;
                 }
-                sleep(AGAIN).await;
+                sleep(UNDO_AGAIN).await;
                 left = self.try_undo().await;
             }
         });

@@ -15,8 +15,9 @@ use futures_util::StreamExt;
 
 use crate::{engine::Connection, engine::failure, labels};
 
-/// How long an engine that went away is left alone before it is asked again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// How long an engine that went away is left alone before its events are asked for again. Short, for
+/// what happens meanwhile is not heard of.
+const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 
 /// What says that a container is paused. It is not the sandbox's `error`: nothing failed, and what
 /// fails later has a cause of its own.
@@ -103,6 +104,6 @@ async fn listen(watch: Weak<Watch>, connection: &Connection, host: &str) {
                 }
             }
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }

@@ -8,6 +8,8 @@ use std::{
 use boxyard_plugin_api::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
+
 /// Where an engine listens when nobody says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The port that `tcp://` means when it names none.
@@ -248,8 +250,7 @@ fn context_host(environment: &Environment, name: &str) -> Result<String> {
         .context(doing()));
     };
     let contexts = directory.join("contexts");
-    let digest = Sha256::digest(name.as_bytes());
-    let id: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&Sha256::digest(name.as_bytes()));
     let file = contexts.join("meta").join(&id).join("meta.json");
     let meta: Option<Meta> = read_json(&file).map_err(|error| error.context(doing()))?;
     let Some(meta) = meta else {

@@ -68,6 +68,19 @@ pub(crate) struct Limits {
     pub(crate) pids: bool,
 }
 
+impl Limits {
+    /// Returns the configuration's keys that do nothing on this machine.
+    pub(crate) fn ignored(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            (self.memory, "memory_limit"),
+            (self.cpus, "cpu_limit"),
+            (self.pids, "pids_limit"),
+        ];
+        keys.into_iter()
+            .filter_map(|(can, key)| (!can).then_some(key))
+    }
+}
+
 impl Facts {
     pub(super) fn new(version: &SystemVersion, info: &SystemInfo) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -47,16 +47,7 @@ fn health_of(facts: &Facts) -> Health {
             facts.os
         ));
     }
-    let limits = [
-        (facts.limits.memory, "memory_limit"),
-        (facts.limits.cpus, "cpu_limit"),
-        (facts.limits.pids, "pids_limit"),
-    ];
-    let missing: Vec<&str> = limits
-        .iter()
-        .filter(|(can, _)| !can)
-        .map(|(_, name)| *name)
-        .collect();
+    let missing: Vec<&str> = facts.limits.ignored().collect();
     if missing.is_empty() {
         Health::healthy()
     } else {
