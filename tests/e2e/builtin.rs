@@ -39,7 +39,7 @@ async fn check(tool: &str, rows: &[(Value, ToolStatus, &str, Option<&str>)]) -> 
     Ok(())
 }
 
-use ToolStatus::{Error, Success, Timeout};
+use ToolStatus::{Cancelled, Error, Success, Timeout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shell_executor_answers_as_clients_expect() -> Result<()> {
@@ -461,6 +461,77 @@ async fn a_sandboxs_own_timeout_ends_no_tool_that_has_none() -> Result<()> {
     assert_eq!(kept.output, "\nResult: 1");
     host.shutdown().await;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_whose_sandbox_ends_is_cancelled_and_says_so() -> Result<()> {
+    let yard = Yard::new()?;
+    let host = host(&yard).await?;
+    let line = "echo so far; touch began; sleep 60";
+    let python = "print('so far', flush=True); open('began', 'w'); import time; time.sleep(60)";
+    // In a directory of its own that is gone after.
+    let below = "echo so far; touch ../began; sleep 60";
+    for (tool, params, output) in [
+        ("shell_executor", json!({ "command": line }), "so far\n"),
+        ("python_executor", json!({ "code": python }), "so far\n"),
+        (
+            "multi_code_executor",
+            json!({ "language": "sh", "code": below }),
+            "so far\n",
+        ),
+        ("notebook_executor", json!({ "code": python }), ""),
+    ] {
+        let sandbox = sandbox(&host).await?;
+        let ending = async {
+            while sandbox.stat("began").await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            host.manager().delete(sandbox.id()).await
+        };
+        let (result, deleted) = tokio::join!(call(&sandbox, tool, params), ending);
+        deleted?;
+        let why = "the sandbox was stopped or deleted while the tool ran";
+        assert_eq!(
+            (result.status, &result.output, result.error.as_deref()),
+            (Cancelled, &json!(output), Some(why)),
+            "{tool}"
+        );
+    }
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_whose_sandboxs_time_is_over_says_that() -> Result<()> {
+    let yard = Yard::new()?;
+    let host = host(&yard).await?;
+    let request = CreateRequest::new("local-process").ttl(Duration::from_secs(1));
+    let sandbox = host.manager().create(request).await?;
+    let result = call(&sandbox, "shell_executor", json!({ "command": "sleep 60" })).await;
+    assert_eq!(result.status, Cancelled);
+    let why = "the sandbox was deleted while the tool ran: it lived for 1s";
+    assert_eq!(result.error.as_deref(), Some(why));
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_was_killed_says_so() -> Result<()> {
+    let rows = [
+        (
+            json!({ "code": "import os; os.kill(os.getpid(), 9)" }),
+            Error,
+            "",
+            Some("Command failed with exit code 137: it was killed by signal 9"),
+        ),
+        (
+            json!({ "code": "import os; os.write(2, b'last words\\n'); os.kill(os.getpid(), 9)" }),
+            Error,
+            "",
+            Some("last words\n"),
+        ),
+    ];
+    check("python_executor", &rows).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

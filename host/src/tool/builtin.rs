@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use boxyard_plugin_api::{Error, ToolDescriptor};
+use boxyard_plugin_api::{CommandExit, Error, ToolDescriptor};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Number, Value, json};
 
@@ -25,6 +25,9 @@ pub(crate) struct Outcome {
     pub(super) status: ToolStatus,
     pub(super) output: String,
     pub(super) error: Option<String>,
+    /// What ended it, where it did not end by itself: the error where there is no other, and the
+    /// sandbox's own end where it is that.
+    pub(super) cut: Option<String>,
 }
 
 impl Outcome {
@@ -33,14 +36,23 @@ impl Outcome {
             status: ToolStatus::Success,
             output: output.into(),
             error: None,
+            cut: None,
         }
     }
 
     pub(super) fn error(error: impl Into<String>) -> Self {
         Self {
             status: ToolStatus::Error,
-            output: String::new(),
             error: Some(error.into()),
+            ..Self::success("")
+        }
+    }
+
+    pub(super) fn cut(why: impl Into<String>) -> Self {
+        Self {
+            status: ToolStatus::Error,
+            cut: Some(why.into()),
+            ..Self::success("")
         }
     }
 
@@ -49,21 +61,65 @@ impl Outcome {
     pub(super) fn of(result: &CommandResult, limit: &Limit) -> Self {
         let stderr = Some(result.stderr_text()).filter(|stderr| !stderr.is_empty());
         let late = || format!("Command timed out after {} seconds", limit.text());
+        let status = match (result.exit.timed_out, result.exit.exit_code) {
+            (true, _) => ToolStatus::Timeout,
+            (false, 0) => ToolStatus::Success,
+            (false, _) => ToolStatus::Error,
+        };
         Self {
-            status: match (result.exit.timed_out, result.exit.exit_code) {
-                (true, _) => ToolStatus::Timeout,
-                (false, 0) => ToolStatus::Success,
-                (false, _) => ToolStatus::Error,
-            },
+            status,
             output: result.stdout_text(),
             error: stderr.or_else(|| result.exit.timed_out.then(late)),
+            cut: how_it_was_killed(&result.exit).filter(|_| status == ToolStatus::Error),
         }
+    }
+
+    /// Says what ended it, where that was not it itself: the sandbox, where that takes no calls any
+    /// more, and whatever else did where it said nothing.
+    fn explained(mut self, sandbox: &Sandbox) -> Self {
+        let Some(cut) = self.cut.take() else {
+            return self;
+        };
+        if sandbox.status().takes_calls() {
+            self.error.get_or_insert(cut);
+        } else {
+            self.status = ToolStatus::Cancelled;
+            self.add_error(&ended(sandbox));
+        }
+        self
+    }
+
+    fn add_error(&mut self, more: &str) {
+        match &mut self.error {
+            Some(error) => *error = format!("{}\n{more}", error.trim_end()),
+            None => self.error = Some(more.into()),
+        }
+    }
+}
+
+/// Returns the words for what killed a command; `None` where it ended by itself.
+pub(super) fn how_it_was_killed(exit: &CommandExit) -> Option<String> {
+    let signal = exit.signal?;
+    let code = exit.exit_code;
+    Some(format!(
+        "Command failed with exit code {code}: it was killed by signal {signal}"
+    ))
+}
+
+/// Says why a sandbox takes no calls any more.
+fn ended(sandbox: &Sandbox) -> String {
+    let metadata = sandbox.summary().metadata;
+    let said = |key| metadata.get(key).and_then(Value::as_str);
+    match (said("error"), said("expired")) {
+        (Some(error), _) => format!("the sandbox failed while the tool ran: {error}"),
+        (None, Some(why)) => format!("the sandbox was deleted while the tool ran: {why}"),
+        (None, None) => "the sandbox was stopped or deleted while the tool ran".into(),
     }
 }
 
 impl From<Error> for Outcome {
     fn from(error: Error) -> Self {
-        Self::error(format!("Execution failed: {error}"))
+        Self::cut(format!("Execution failed: {error}"))
     }
 }
 
@@ -170,7 +226,8 @@ impl Builtin {
                 Self::Notebook => notebook::execute(understood(params)?, sandbox).await,
             }
         };
-        outcome.await.unwrap_or_else(Outcome::from)
+        let outcome = outcome.await.unwrap_or_else(Outcome::from);
+        outcome.explained(sandbox)
     }
 }
 

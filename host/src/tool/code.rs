@@ -119,7 +119,9 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
 fn not_compiled(result: &CommandResult, limit: &Limit) -> Outcome {
     let mut outcome = Outcome::of(result, limit);
     outcome.status = ToolStatus::Error;
-    outcome.error = outcome.error.or_else(|| Some("Compilation failed".into()));
+    if outcome.cut.is_none() {
+        outcome.error = outcome.error.or_else(|| Some("Compilation failed".into()));
+    }
     outcome
 }
 

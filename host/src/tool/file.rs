@@ -96,7 +96,7 @@ async fn operate(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Erro
             Err(error) if is_absent(sandbox, path, &error).await => {
                 Ok(Outcome::success("does not exist"))
             }
-            Err(error) => Ok(Outcome::error(error.message())),
+            Err(error) => Ok(Outcome::cut(error.message())),
         },
         (unknown, _) => Ok(Outcome::error(format!("Unknown operation: {unknown}"))),
     }
@@ -125,7 +125,7 @@ async fn read(sandbox: &Arc<Sandbox>, path: &str, encoding: Encoding) -> Result<
     // One more than there may be: what has no end, such as `/dev/zero`, is not read to it.
     let request = ReadFile::new(path).length(Some(LONGEST as u64 + 1));
     if let Err(error) = sandbox.read_file(&request, content.sink()).await {
-        return Ok(Outcome::error(error.message()));
+        return Ok(Outcome::cut(error.message()));
     }
     let (bytes, cut) = content.take();
     if cut {
@@ -152,7 +152,7 @@ async fn write(
     let written = sandbox.write_file(&request, ByteSource::from_bytes(bytes));
     Ok(match written.await {
         Ok(()) => Outcome::success(format!("File written successfully: {path}")),
-        Err(error) => Outcome::error(error.message()),
+        Err(error) => Outcome::cut(error.message()),
     })
 }
 
@@ -160,9 +160,7 @@ async fn write(
 async fn delete(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
     let request = RemovePath::new(path).recursive(true);
     match sandbox.remove(&request).await {
-        Err(error) if !is_absent(sandbox, path, &error).await => {
-            Ok(Outcome::error(error.message()))
-        }
+        Err(error) if !is_absent(sandbox, path, &error).await => Ok(Outcome::cut(error.message())),
         _ => Ok(Outcome::success(format!("Successfully deleted: {path}"))),
     }
 }
@@ -174,12 +172,14 @@ async fn list(sandbox: &Arc<Sandbox>, path: &str) -> Result<Outcome, Error> {
         Isolation::None | Isolation::Process => &format!("./{path}"),
         _ => path,
     };
-    let result = sandbox
-        .run(Command::argv(["ls", "-la", "--", path]), None)
-        .await?;
+    let command = Command::argv(["ls", "-la", "--", path]).timeout(TIME);
+    let result = sandbox.run(command, None).await?;
     Ok(match result.exit.exit_code {
         0 => Outcome::success(result.stdout_text()),
-        _ => Outcome::error(result.stderr_text()),
+        _ => Outcome {
+            output: String::new(),
+            ..Outcome::of(&result, &Limit::default())
+        },
     })
 }
 

@@ -82,15 +82,14 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         }
         return Ok(Outcome {
             status: ToolStatus::Timeout,
-            output: String::new(),
-            error: Some(error),
+            ..Outcome::error(error)
         });
     };
     let answer = match answer {
         Ok(answer) => answer,
         Err(Lost::Ended) => {
             let why = kernel.why_it_ended().await;
-            return Ok(Outcome::error(format!(
+            return Ok(Outcome::cut(format!(
                 "the notebook's Python ended, and its state is lost{why}"
             )));
         }

@@ -62,8 +62,11 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     let mut outcome = Outcome::of(&result, &params.timeout);
     // Clients read the number out of these words.
     if outcome.status == ToolStatus::Error && outcome.error.is_none() {
-        let code = result.exit.exit_code;
-        outcome.error = Some(format!("Command failed with exit code {code}"));
+        let words = format!("Command failed with exit code {}", result.exit.exit_code);
+        match &mut outcome.cut {
+            Some(cut) => *cut = words,
+            None => outcome.error = Some(words),
+        }
     }
     Ok(outcome)
 }
