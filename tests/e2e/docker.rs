@@ -16,6 +16,7 @@ mod private;
 mod relay;
 mod served;
 mod starting;
+mod tools;
 
 use std::{
     fs,

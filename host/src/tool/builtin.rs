@@ -66,12 +66,21 @@ impl Outcome {
             (false, 0) => ToolStatus::Success,
             (false, _) => ToolStatus::Error,
         };
-        Self {
+        let mut outcome = Self {
             status,
             output: result.stdout_text(),
             error: stderr.or_else(|| result.exit.timed_out.then(late)),
-            cut: how_it_was_killed(&result.exit).filter(|_| status == ToolStatus::Error),
+            cut: None,
+        };
+        if let (ToolStatus::Error, Some(killed)) = (status, how_it_was_killed(&result.exit)) {
+            // Whatever it could still say, this is why.
+            if result.exit.out_of_memory {
+                outcome.add_error(&killed);
+            } else {
+                outcome.cut = Some(killed);
+            }
         }
+        outcome
     }
 
     /// Says what ended it, where that was not it itself: the sandbox, where that takes no calls any
@@ -97,13 +106,17 @@ impl Outcome {
     }
 }
 
-/// Returns the words for what killed a command; `None` where it ended by itself.
+/// Returns the words for what killed a command or a process of it; `None` where it ended by itself.
 pub(super) fn how_it_was_killed(exit: &CommandExit) -> Option<String> {
-    let signal = exit.signal?;
+    let why = match exit.signal {
+        _ if exit.out_of_memory => {
+            "the sandbox ran out of memory, and the kernel killed a process of it".into()
+        }
+        Some(signal) => format!("it was killed by signal {signal}"),
+        None => return None,
+    };
     let code = exit.exit_code;
-    Some(format!(
-        "Command failed with exit code {code}: it was killed by signal {signal}"
-    ))
+    Some(format!("Command failed with exit code {code}: {why}"))
 }
 
 /// Says why a sandbox takes no calls any more.

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     ToolStatus,
-    builtin::{Description, Limit, Outcome, timeout_property},
+    builtin::{Description, Limit, Outcome, how_it_was_killed, timeout_property},
 };
 use crate::{output::Capture, sandbox::Sandbox};
 
@@ -166,10 +166,13 @@ impl Kernel {
                 (Arc::clone(sandbox), ended.clone(), complaints.sink());
             async move {
                 let _ended = ended.drop_guard();
-                if let Err(error) = sandbox.execute_in_background(&command, io).await {
-                    let message = error.to_string().into_bytes();
+                let message = match sandbox.execute_in_background(&command, io).await {
+                    Ok(exit) => how_it_was_killed(&exit),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(message) = message {
                     // Whoever asks why it ended reads it.
-                    let _ = complaints.write(Chunk::from(message)).await;
+                    let _ = complaints.write(Chunk::from(message.into_bytes())).await;
                 }
             }
         };
