@@ -6,9 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use boxyard_plugin_api::{
-    ByteSink, ByteSource, Chunk, Command, CommandIo, Control, Controls, Error, pipe,
-};
+use boxyard_plugin_api::{ByteSink, ByteSource, Chunk, CommandIo, Control, Controls, Error, pipe};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{sync::Mutex, time::timeout};
@@ -17,13 +15,11 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     ToolStatus,
     builtin::{Description, Limit, Outcome, how_it_was_killed, timeout_property},
+    python::{NO_PYTHON, interpreter},
 };
 use crate::{output::Capture, sandbox::Sandbox};
 
 const DRIVER: &str = include_str!("notebook.py");
-/// Becomes the interpreter with the driver `$0`.
-const INTERPRETER: &str =
-    r#"command -v python3 >/dev/null 2>&1 && exec python3 -u -c "$0"; exec python -u -c "$0""#;
 /// How long an interrupted cell may take to end.
 const INTERRUPTED: Duration = Duration::from_secs(2);
 const SIGINT: i32 = 2;
@@ -89,9 +85,11 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         Ok(answer) => answer,
         Err(Lost::Ended) => {
             let why = kernel.why_it_ended().await;
-            return Ok(Outcome::cut(format!(
-                "the notebook's Python ended, and its state is lost{why}"
-            )));
+            return Ok(Outcome::cut(match why.as_str() {
+                "" => "the notebook's Python ended, and its state is lost".into(),
+                NO_PYTHON => why,
+                why => format!("the notebook's Python ended, and its state is lost: {why}"),
+            }));
         }
         Err(Lost::NoAnswer) => {
             return Ok(Outcome::error(
@@ -157,7 +155,7 @@ impl Kernel {
             controls: Controls::from_source(controls_source),
         };
         // The sandbox's own limit is one for what is asked of it, and would end the notebook.
-        let mut command = Command::argv(["sh", "-c", INTERPRETER, DRIVER]);
+        let mut command = interpreter(["python3", "python"], "-u -c", DRIVER);
         command.timeout = Some(Limit::none().duration());
         command.stdin = true;
         let ended = CancellationToken::new();
@@ -206,10 +204,7 @@ impl Kernel {
         // Its last words come with its end.
         let _ = timeout(INTERRUPTED, self.ended.cancelled()).await;
         let (words, _) = self.complaints.take();
-        match String::from_utf8_lossy(&words).trim() {
-            "" => String::new(),
-            words => format!(": {words}"),
-        }
+        String::from_utf8_lossy(&words).trim().into()
     }
 }
 

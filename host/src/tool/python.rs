@@ -12,9 +12,9 @@ use super::{
 };
 use crate::sandbox::Sandbox;
 
-/// Becomes the interpreter, whichever of its names the sandbox knows, with the script `$0`.
-const INTERPRETER: &str =
-    r#"command -v python >/dev/null 2>&1 && exec python "$0"; exec python3 "$0""#;
+/// What a sandbox without a Python says.
+pub(super) const NO_PYTHON: &str =
+    "there is no Python in this sandbox: neither python3 nor python is on its PATH";
 
 #[derive(Deserialize)]
 pub(super) struct Params {
@@ -38,8 +38,18 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     }
     let scratch = Scratch::new(sandbox);
     let script = scratch.write("script.py", params.code).await?;
-    let mut command = Command::argv(["sh", "-c", INTERPRETER, &script]);
+    let mut command = interpreter(["python", "python3"], "", &script);
     command.timeout = Some(params.timeout.duration());
     let result = sandbox.run(command, None).await?;
     Ok(Outcome::of(&result, &params.timeout))
+}
+
+/// Returns a command that becomes the first interpreter of these names that the sandbox has, and runs
+/// `program` with it, behind `options`.
+pub(super) fn interpreter(names: [&str; 2], options: &str, program: &str) -> Command {
+    let tried = names
+        .map(|name| format!(r#"command -v {name} >/dev/null 2>&1 && exec {name} {options} "$1""#));
+    let line = format!("{}; echo '{NO_PYTHON}' >&2; exit 127", tried.join("; "));
+    // Shells that fail begin with `$0`, and a program can be long.
+    Command::argv(["sh", "-c", &line, "boxyard", program])
 }

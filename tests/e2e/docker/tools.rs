@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use boxyard_host::{Sandbox, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
-use super::{Dock, PYTHON};
+use super::{Dock, IMAGE, PYTHON};
 use crate::world::bounded;
 
 async fn call(sandbox: &Arc<Sandbox>, tool: &str, params: Value) -> ToolResult {
@@ -46,6 +46,25 @@ async fn a_program_that_runs_out_of_memory_is_told_so() {
                     && error.contains("ran out of memory"),
                 "{tool}: {error}"
             );
+        }
+        dock.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_no_python_that_is_the_error() {
+    let Some(dock) = Dock::new(IMAGE) else { return };
+    bounded(async {
+        let dock = dock.start().await;
+        let sandbox = dock.sandbox(json!({})).await;
+        for (tool, params) in python("print(1)").into_iter().take(2) {
+            let result = call(&sandbox, tool, params).await;
+            assert_eq!(result.status, ToolStatus::Error, "{tool}");
+            let error = result.error.unwrap();
+            let expected =
+                "there is no Python in this sandbox: neither python3 nor python is on its PATH";
+            assert_eq!(error.trim_end(), expected, "{tool}");
         }
         dock.end().await;
     })
