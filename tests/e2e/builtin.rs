@@ -321,7 +321,7 @@ async fn languages_are_data_that_the_configuration_adds_to() -> Result<()> {
     let run = async |params: Value| call(&sandbox, "multi_code_executor", params).await;
     let bash = json!({ "language": "Bash", "code": "cat a/b", "files": { "a/b": "beside" } });
     assert_eq!(run(bash).await.output, "beside");
-    let python = json!({ "language": "python", "code": "import other; print(other.x)", "files": { "other.py": "x = 5" } });
+    let python = json!({ "language": "python", "code": "import other; print(other.x)", "files": { "other.py": "x = 5", "./main.py": "" } });
     assert_eq!(run(python).await.output, "5\n");
     let upper = run(json!({ "language": "upper", "code": "abc" })).await;
     assert_eq!(upper.output, "compiled\n\nABC");

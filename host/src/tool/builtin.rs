@@ -98,7 +98,8 @@ impl Outcome {
         self
     }
 
-    fn add_error(&mut self, more: &str) {
+    /// Says more behind the error.
+    pub(super) fn add_error(&mut self, more: &str) {
         match &mut self.error {
             Some(error) => *error = format!("{}\n{more}", error.trim_end()),
             None => self.error = Some(more.into()),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use boxyard_plugin_api::{Command, Error};
+use boxyard_plugin_api::{Command, CommandExit, Error};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -82,16 +82,20 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
         let language = params.language;
         return Ok(Outcome::error(format!("Unsupported language: {language}")));
     };
-    let scratch = Scratch::new(sandbox);
-    for (file, content) in params.files.unwrap_or_default() {
-        if !is_inside(&file) {
-            return Ok(Outcome::error(format!(
-                "the file name `{file}` leads out of the program's directory"
-            )));
-        }
-        scratch.write(&file, content).await?;
+    let files = params.files.unwrap_or_default();
+    if let Some(file) = files.keys().find(|file| !is_inside(file)) {
+        return Ok(Outcome::error(format!(
+            "the file name `{file}` leads out of the program's directory"
+        )));
     }
-    scratch.write(&language.file, params.code).await?;
+    let scratch = Scratch::with(sandbox, &language.file, params.code).await?;
+    for (file, content) in files {
+        let path = Path::new(&file);
+        // The code is what it is, also where another file has its name.
+        if path.strip_prefix(".").unwrap_or(path) != Path::new(&language.file) {
+            scratch.write(&file, content).await?;
+        }
+    }
     let step = |line: &str, limit: &Limit| {
         let mut command = Command::shell(format!("cd {} || exit\n{line}", scratch.path()));
         command.timeout = Some(limit.duration());
@@ -107,7 +111,13 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     }
     // A program without any limit would outlive whoever asked for it.
     let limit = params.run_timeout.or_default();
-    let mut outcome = Outcome::of(&step(&language.run, &limit).await?, &limit);
+    let result = step(&language.run, &limit).await?;
+    let mut outcome = Outcome::of(&result, &limit);
+    if result.exit.exit_code == CommandExit::NOT_EXECUTABLE
+        && let Some(why) = scratch.why_nothing_runs()
+    {
+        outcome.add_error(why);
+    }
     if !compiled.is_empty() {
         let outputs = [compiled, outcome.output].into_iter();
         let said: Vec<String> = outputs.filter(|output| !output.is_empty()).collect();

@@ -32,6 +32,14 @@ def read_limited(file, limit):
     return head + note.encode() + file.read(half)
 
 
+def new_output():
+    """Opens a file without a name for what a cell writes: in memory where none can be made."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return os.fdopen(os.memfd_create("output"), "w+b")
+
+
 def run(code, name, space):
     """Runs a cell; returns the last expression's value as text and the traceback, if any."""
     try:
@@ -71,7 +79,7 @@ def main():
         name = "<cell %d>" % number
         lines = cell["code"].splitlines(True)
         linecache.cache[name] = (len(cell["code"]), None, lines, name)
-        with tempfile.TemporaryFile() as output:
+        with new_output() as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
             result, error = run(cell["code"], name, space)

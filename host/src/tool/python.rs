@@ -36,8 +36,8 @@ pub(super) async fn execute(params: Params, sandbox: &Arc<Sandbox>) -> Result<Ou
     if params.code.trim().is_empty() {
         return Ok(Outcome::error("No code provided"));
     }
-    let scratch = Scratch::new(sandbox);
-    let script = scratch.write("script.py", params.code).await?;
+    let scratch = Scratch::with(sandbox, "script.py", params.code).await?;
+    let script = format!("{}/script.py", scratch.path());
     let mut command = interpreter(["python", "python3"], "", &script);
     command.timeout = Some(params.timeout.duration());
     let result = sandbox.run(command, None).await?;

@@ -2,42 +2,93 @@
 
 use std::sync::Arc;
 
-use boxyard_plugin_api::{ByteSource, Error, Isolation, RemovePath, WriteFile};
+use boxyard_plugin_api::{ByteSource, Error, ErrorCode, Isolation, RemovePath, WriteFile};
 use tokio::runtime::Handle;
 
 use crate::{lease, sandbox::Sandbox};
+
+const NOWHERE: &str = "the program can be put neither in /tmp nor in /dev/shm (a docker sandbox has a \
+                       place for it with `tmpfs: {\"/tmp\": \"\"}`)";
+const NOT_EXECUTED: &str = "the program is in /dev/shm, where nothing may be executed, because /tmp \
+                            cannot be written: a docker sandbox has a place for it with \
+                            `tmpfs: {\"/tmp\": \"exec\"}`";
 
 /// A directory of a sandbox, removed when it is dropped.
 pub(super) struct Scratch {
     sandbox: Arc<Sandbox>,
     path: String,
+    place: Place,
+}
+
+/// Where such a directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// A type that does not isolate has its files below its working directory, commands included.
+    WorkingDir,
+    Tmp,
+    /// Where `/tmp` cannot be written. Engines let nothing be executed there.
+    SharedMemory,
+}
+
+impl Place {
+    fn new_path(self) -> String {
+        let directory = match self {
+            Self::WorkingDir => ".",
+            Self::Tmp => "/tmp/",
+            Self::SharedMemory => "/dev/shm/",
+        };
+        format!("{directory}boxyard-{}", lease::new_id())
+    }
 }
 
 impl Scratch {
-    /// Names a directory that is there once something was written to it.
-    pub(super) fn new(sandbox: &Arc<Sandbox>) -> Self {
-        // A type that does not isolate has its files below its working directory, commands included.
-        let directory = match sandbox.sandbox_type().isolation() {
-            Isolation::None | Isolation::Process => ".",
-            _ => "/tmp/",
+    /// Makes a directory with a file in it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made, and the error says what makes it possible.
+    pub(super) async fn with(
+        sandbox: &Arc<Sandbox>,
+        name: &str,
+        content: String,
+    ) -> Result<Self, Error> {
+        let place = match sandbox.sandbox_type().isolation() {
+            Isolation::None | Isolation::Process => Place::WorkingDir,
+            _ => Place::Tmp,
         };
-        Self {
+        let mut scratch = Self {
             sandbox: Arc::clone(sandbox),
-            path: format!("{directory}boxyard-{}", lease::new_id()),
+            path: place.new_path(),
+            place,
+        };
+        let refused = |error: &Error| error.code() == ErrorCode::PERMISSION_DENIED;
+        match scratch.write(name, content.clone()).await {
+            Err(error) if place == Place::Tmp && refused(&error) => {
+                scratch.place = Place::SharedMemory;
+                scratch.path = scratch.place.new_path();
+                let written = scratch.write(name, content).await;
+                written.map_err(|_| error.context(NOWHERE))?;
+            }
+            written => drop(written?),
         }
+        Ok(scratch)
+    }
+
+    /// Says why what was made here is not executed, where that may be so.
+    pub(super) fn why_nothing_runs(&self) -> Option<&'static str> {
+        (self.place == Place::SharedMemory).then_some(NOT_EXECUTED)
     }
 
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Writes a file and returns its path.
-    pub(super) async fn write(&self, name: &str, content: String) -> Result<String, Error> {
+    /// Writes one more file.
+    pub(super) async fn write(&self, name: &str, content: String) -> Result<(), Error> {
         let path = format!("{}/{name}", self.path);
-        let request = WriteFile::new(&path).make_parents(true);
+        let request = WriteFile::new(path).make_parents(true);
         let content = ByteSource::from_bytes(content);
-        self.sandbox.write_file(&request, content).await?;
-        Ok(path)
+        self.sandbox.write_file(&request, content).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use boxyard_host::{Sandbox, ToolResult, ToolStatus};
+use boxyard_host::{Language, Sandbox, ToolResult, ToolStatus};
 use serde_json::{Value, json};
 
 use super::{Dock, IMAGE, PYTHON};
@@ -65,6 +65,58 @@ async fn where_there_is_no_python_that_is_the_error() {
             let expected =
                 "there is no Python in this sandbox: neither python3 nor python is on its PATH";
             assert_eq!(error.trim_end(), expected, "{tool}");
+        }
+        dock.end().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sandbox_that_is_read_only_runs_programs_all_the_same() {
+    let Some(mut dock) = Dock::new(PYTHON) else {
+        return;
+    };
+    let executed = Language {
+        file: "program".into(),
+        compile: Some("chmod +x program".into()),
+        run: "./program".into(),
+    };
+    dock.yard.config.languages = [("executed".to_owned(), executed)].into();
+    bounded(async {
+        let dock = dock.start().await;
+        let read_only = json!({ "image": PYTHON, "read_only": true });
+        let sandbox = dock.sandbox(read_only.clone()).await;
+        for (tool, params) in python("import os\nn = os.system('echo child')\nprint(1)") {
+            let result = call(&sandbox, tool, params).await;
+            let (output, error) = (result.output, result.error);
+            assert_eq!((output, error), (json!("child\n1\n"), None), "{tool}");
+        }
+        let program = json!({ "language": "executed", "code": "#!/bin/sh\necho 1" });
+        let refused = call(&sandbox, "multi_code_executor", program.clone()).await;
+        let error = refused.error.unwrap();
+        assert!(error.contains("`tmpfs: {\"/tmp\": \"exec\"}`"), "{error}");
+        let mut nowhere = read_only.clone();
+        nowhere["user"] = json!("1000");
+        // Without a place for others.
+        nowhere["tmpfs"] = json!({ "/dev/shm": "mode=700" });
+        let nowhere = dock.sandbox(nowhere).await;
+        let code = json!({ "code": "print(1)" });
+        let refused = call(&nowhere, "python_executor", code.clone()).await;
+        let error = refused.error.unwrap();
+        assert!(error.contains("`tmpfs: {\"/tmp\": \"\"}`"), "{error}");
+        for (options, tool, params) in [
+            ("", "python_executor", code),
+            ("exec", "multi_code_executor", program),
+        ] {
+            let mut with_place = read_only.clone();
+            with_place["tmpfs"] = json!({ "/tmp": options });
+            let sandbox = dock.sandbox(with_place).await;
+            let result = call(&sandbox, tool, params).await;
+            assert_eq!(
+                (result.output, result.error),
+                (json!("1\n"), None),
+                "{tool}"
+            );
         }
         dock.end().await;
     })
