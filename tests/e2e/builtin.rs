@@ -237,6 +237,35 @@ async fn file_operation_takes_any_name_and_says_what_it_did() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_there_where_what_it_leads_to_is() -> Result<()> {
+    let yard = Yard::new()?;
+    let host = host(&yard).await?;
+    let sandbox = sandbox(&host).await?;
+    let links = "mkdir -p d/e; echo > d/file; ln -s file d/link; ln -s d/link chain; ln -s nothing dangling; \
+                 ln -s dangling to-dangling; ln -s loop loop; ln -s ../file d/e/up; ln -s d/e dir; \
+                 ln -s d/file/below below; ln -s /d/file absolute";
+    call(&sandbox, "shell_executor", json!({ "command": links })).await;
+    for (path, expected) in [
+        ("d/link", "exists"),
+        ("chain", "exists"),
+        ("d/e/up", "exists"),
+        ("dir", "exists"),
+        ("dir/up", "exists"),
+        ("absolute", "exists"),
+        ("dangling", "does not exist"),
+        ("to-dangling", "does not exist"),
+        ("loop", "does not exist"),
+        ("below", "does not exist"),
+    ] {
+        let params = json!({ "operation": "exists", "file_path": path });
+        let result = call(&sandbox, "file_operation", params).await;
+        assert_eq!(result.output, expected, "{path}: {:?}", result.error);
+    }
+    host.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_says_which_file_it_is() -> Result<()> {
     let yard = Yard::new()?;
     let host = host(&yard).await?;

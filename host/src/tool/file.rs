@@ -20,6 +20,8 @@ use crate::{output::Capture, sandbox::Sandbox};
 
 /// The longest file that is read: a longer one is fetched as an archive.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// How many links a path may end with, one leading to the next; the kernel's own limit.
+const MAX_LINKS: usize = 40;
 /// How long an operation may take: a disk may be slow, and a file system may never answer.
 const TIME: Duration = Duration::from_secs(Limit::SECONDS);
 
@@ -91,15 +93,27 @@ async fn operate(params: Params, sandbox: &Arc<Sandbox>) -> Result<Outcome, Erro
         }
         ("delete", _) => delete(sandbox, path).await,
         ("list", _) => list(sandbox, path).await,
-        ("exists", _) => match sandbox.stat(path).await {
-            Ok(_) => Ok(Outcome::success("exists")),
-            Err(error) if is_absent(sandbox, path, &error).await => {
-                Ok(Outcome::success("does not exist"))
-            }
-            Err(error) => Ok(Outcome::cut(error.message())),
-        },
+        ("exists", _) => exists(sandbox, path.to_owned()).await,
         (unknown, _) => Ok(Outcome::error(format!("Unknown operation: {unknown}"))),
     }
+}
+
+/// Says whether a path leads to something, as `test -e` does: a link is what it leads to.
+async fn exists(sandbox: &Arc<Sandbox>, mut path: String) -> Result<Outcome, Error> {
+    let absent = || Outcome::success("does not exist");
+    for _ in 0..=MAX_LINKS {
+        let found = match sandbox.stat(&path).await {
+            Ok(found) => found,
+            Err(error) if is_absent(sandbox, &path, &error).await => return Ok(absent()),
+            Err(error) => return Ok(Outcome::cut(error.message())),
+        };
+        let Some(target) = found.target.filter(|_| found.kind == FileKind::Symlink) else {
+            return Ok(Outcome::success("exists"));
+        };
+        let parent = Path::new(&path).parent().unwrap_or(Path::new(""));
+        path = parent.join(target).to_string_lossy().into_owned();
+    }
+    Ok(absent())
 }
 
 /// Returns whether an error says that nothing is there: a file has nothing below it either.
