@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use boxyard_plugin_api::{CommandExit, Error, ToolDescriptor};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Number, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::{Tool, ToolStatus, code, file, notebook, python, shell};
 use crate::{output::CommandResult, sandbox::Sandbox};
@@ -268,6 +268,7 @@ pub(super) fn accepted(advertised: &Value) -> Value {
             continue;
         };
         property.remove("enum");
+        merge_alternatives(property);
         if property.get("type") == Some(&json!("integer")) {
             property.insert("type".into(), json!("number"));
         }
@@ -278,6 +279,26 @@ pub(super) fn accepted(advertised: &Value) -> Value {
         }
     }
     accepted
+}
+
+/// Puts alternatives that differ in their type into one list of types, so that what is none of them is
+/// told what is expected.
+fn merge_alternatives(property: &mut Map<String, Value>) {
+    let Some(Value::Array(alternatives)) = property.remove("anyOf") else {
+        return;
+    };
+    let mut types = Vec::new();
+    for mut alternative in alternatives {
+        let alternative = alternative.as_object_mut().map(std::mem::take);
+        for (key, value) in alternative.into_iter().flatten() {
+            if key == "type" {
+                types.push(value);
+            } else {
+                property.insert(key, value);
+            }
+        }
+    }
+    property.insert("type".into(), types.into());
 }
 
 /// The parameter that limits how long a call may take.
@@ -323,5 +344,24 @@ mod tests {
             let params = json!({ "command": "true", "timeout": timeout });
             assert_eq!(shell.check_params(params.clone()), Ok(params));
         }
+        let argv = json!({ "command": ["echo", "a"], "timeout": 1 });
+        assert_eq!(shell.check_params(argv.clone()), Ok(argv));
+        for command in [json!(5), json!(null), json!({})] {
+            let error = shell.check_params(json!({ "command": command }));
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains("`command`") && error.contains(r#""array""#),
+                "{error}"
+            );
+            assert!(
+                error.contains(r#""string""#) && !error.contains("anyOf"),
+                "{error}"
+            );
+        }
+        assert!(
+            shell
+                .check_params(json!({ "command": ["echo", 5] }))
+                .is_err()
+        );
     }
 }
