@@ -276,3 +276,43 @@ async fn an_archive_goes_where_files_go() {
     }
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_compressed_is_refused_by_its_name() {
+    let Confined {
+        agent,
+        root,
+        place: _place,
+    } = confined().await;
+    for (magic, name) in [
+        (&b"\x1f\x8b\x08"[..], "gzip"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+    ] {
+        // Shorter than a block, and longer.
+        for length in [20_u8, 255] {
+            let rest = (0..length).flat_map(|byte| [byte, byte ^ 0xaa, 0xff, !byte]);
+            let bytes: Vec<u8> = magic.iter().copied().chain(rest).collect();
+            let error = agent.put("target", bytes).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::INVALID_ARGUMENT, "{error}");
+            let expected = format!("compressed with {name}:");
+            assert!(error.message().contains(&expected), "{error}");
+        }
+    }
+    let binary = (0..=255_u8)
+        .cycle()
+        .skip(0x80)
+        .take(2048)
+        .collect::<Vec<_>>();
+    let error = agent.put("target", binary).await.unwrap_err();
+    assert!(
+        !error.message().contains(|c: char| c.is_control()),
+        "{error}"
+    );
+    // A name, and nothing else.
+    let archive = Hostile::default().file("BZhang").end();
+    agent.put("target", archive).await.unwrap();
+    assert!(root.join("target/BZhang").is_file());
+    agent.stop().await;
+}

@@ -31,6 +31,8 @@ use crate::failure::{Failure, Result};
 
 /// How much is read or written at a time.
 const BUFFER: usize = 64 * 1024;
+/// A block of a tar archive.
+const BLOCK: u64 = 512;
 /// How deep a directory that is packed may be.
 const MAX_DEPTH: usize = 256;
 
@@ -40,12 +42,24 @@ pub(super) fn put(places: &Places, directory: &str, streams: Streams<'_>) -> Res
     let target = Target {
         directory: make_directories(places, directory, 0o755)?,
     };
-    let input = File::from(streams.input.try_clone()?);
+    let mut input = File::from(streams.input.try_clone()?);
+    let mut beginning = Vec::new();
+    (&mut input).take(BLOCK).read_to_end(&mut beginning)?;
+    let compression = compression_of(&beginning);
+    let input = io::Cursor::new(beginning).chain(input);
     let mut archive = Archive::new(BufReader::with_capacity(BUFFER, input));
     // Directories get their times and modes last: read-only ones take files until then.
     let mut directories = Vec::new();
     for entry in archive.entries()? {
-        let mut entry = entry.map_err(malformed)?;
+        let mut entry = entry.map_err(|error| match compression {
+            // Only of what cannot be read: an archive may begin with any name.
+            Some(compression) if error.raw_os_error().is_none() => {
+                Failure::invalid_argument(format_args!(
+                    "the archive is compressed with {compression}: expected a tar archive as it is"
+                ))
+            }
+            _ => malformed(error),
+        })?;
         let path = inner_path(&entry)?;
         let at = |failure: Failure| failure.context(format_args!("`{}`", path.display()));
         match kind_of(&entry) {
@@ -74,8 +88,26 @@ pub(super) fn put(places: &Places, directory: &str, streams: Streams<'_>) -> Res
 fn malformed(error: io::Error) -> Failure {
     match error.raw_os_error() {
         Some(_) => error.into(),
-        None => Failure::invalid_argument(format_args!("the input is no tar archive: {error}")),
+        None => {
+            // It may quote what is no text.
+            let unreadable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+            let error = error.to_string().replace(unreadable, "?");
+            Failure::invalid_argument(format_args!("the input is no tar archive: {error}"))
+        }
     }
+}
+
+/// Returns what something is compressed with that begins so.
+fn compression_of(beginning: &[u8]) -> Option<&'static str> {
+    let known: [(&[u8], _); 4] = [
+        (b"\x1f\x8b", "gzip"),
+        (b"BZh", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+    ];
+    let mut known = known.into_iter();
+    let found = known.find(|(magic, _)| beginning.starts_with(magic));
+    found.map(|(_, name)| name)
 }
 
 /// The oldest archives have directories as files whose name ends with a slash.
