@@ -1,8 +1,8 @@
 //! The seam: a backend and its sandboxes as the host sees them.
 //!
-//! Every call into a plugin goes through [`Seam::call`], which gives it a deadline, asks it to
-//! stop when its caller is gone, waits a grace, and only then drops it. [`Instance`] keeps a
-//! sandbox that panicked from being used again.
+//! Every call of a sandbox type, a sandbox or a tool goes through the [`Seam`], which gives it a
+//! deadline, asks it to stop when its caller is gone, waits a grace, and only then drops it.
+//! [`Instance`] keeps a sandbox that panicked from being used again.
 
 use std::{
     future::{Future, pending},

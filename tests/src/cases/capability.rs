@@ -4,6 +4,7 @@ use boxyard_plugin_api::{
     Command, Control, Controls, ErrorCode, Isolation, LogRequest, TerminalSize, pipe,
 };
 
+use super::exec::SOON;
 use crate::{
     case::{
         Needs::{AtLeast, Capability, CommandsWithout, NoCapability},
@@ -51,10 +52,12 @@ async fn terminal(subject: Subject) -> Outcome {
 
 async fn resized(subject: Subject) -> Outcome {
     let live = subject.sandbox().await?;
-    let (keys, stdin) = pipe();
+    let (_keys, stdin) = pipe();
     let (controls, source) = pipe();
     let (io, stdout, _stderr) = streams(stdin, Controls::from_source(source));
-    let mut command = Command::shell("stty -echo; echo ready; read line; stty size");
+    // A size comes when it comes: nothing says that it is before what is typed after it.
+    let line = "echo ready; until stty size | grep '40 100'; do sleep 0.05; done";
+    let mut command = Command::shell(line).timeout(SOON);
     command.stdin = true;
     command.tty = Some(SIZE);
     let driving = async {
@@ -64,7 +67,6 @@ async fn resized(subject: Subject) -> Outcome {
             rows: 40,
         };
         controls.write(Control::Resize(size).to_line()).await?;
-        keys.write(&b"\n"[..]).await?;
         let rest = stdout.read_to_end(1000).await?;
         let rest = String::from_utf8_lossy(&rest).into_owned();
         check!(
