@@ -5,7 +5,7 @@ use std::time::Duration;
 use boxyard_host::{Command, CommandExit, ErrorCode, Status};
 use serde_json::json;
 
-use crate::world::{At, World, at_both, run};
+use crate::world::{At, World, at_both, run, status_is};
 
 at_both! {
     cancelling_a_command_runs_the_plugins_own_clean_up_first,
@@ -39,7 +39,7 @@ async fn cancelling_a_command_runs_the_plugins_own_clean_up_first(at: At) {
         &journal[journal.len() - 2..],
         ["hang wound up", "hang dropped"]
     );
-    assert_eq!(sandbox.status(), Status::Running);
+    status_is(&sandbox, Status::Running).await;
 }
 
 async fn a_command_that_ignores_the_request_is_dropped_after_the_grace(at: At) {
