@@ -107,7 +107,7 @@ fn every_key_reaches_the_engine() {
     let devices = host.devices.unwrap();
     assert_eq!(devices[0].cgroup_permissions.as_deref(), Some("r"));
     let added = host.cap_add.unwrap();
-    assert!(added.contains(&"NET_RAW".into()) && !added.contains(&"CHOWN".into()));
+    assert!(added.contains(&"NET_RAW".into()) && !added.contains(&"FOWNER".into()));
     assert_eq!(
         host.security_opt.unwrap(),
         [
