@@ -110,7 +110,8 @@ pub(super) fn note(sandboxes: &[Arc<Sandbox>], ignored: &[String]) {
     if ignored.is_empty() {
         return;
     }
-    tracing::warn!(keys = ?ignored, "unknown configuration keys are ignored");
+    let ids: Vec<_> = sandboxes.iter().map(|sandbox| sandbox.id()).collect();
+    tracing::warn!(sandboxes = ?ids, keys = ?ignored, "unknown configuration keys are ignored");
     for sandbox in sandboxes {
         sandbox.note("config-ignored", json!({ "keys": ignored }));
     }
